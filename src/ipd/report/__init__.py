@@ -1,0 +1,1 @@
+"""Tables and the page of a run, made from its directory alone; nothing here imports jax."""

@@ -1,0 +1,131 @@
+"""A run directory as plain Python; what a run has not made yet reads as empty."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Series = dict[int, tuple[Floats, Floats]]
+"""One metric: seed to (updates done, value at that time)."""
+
+STAGES = ("data", "value", "world", "augment", "cloning", "policy", "audit")
+
+
+class ReportError(ValueError):
+    """A run directory that cannot be read; the message names file, place and reason."""
+
+
+class Evaluation(NamedTuple):
+    """One line of ``evaluations.csv``: one episode in the real task, logged units."""
+
+    policy: str
+    seed: int
+    step: int
+    episode: int
+    ret: float
+    length: int
+    normalized: float
+    """D4RL scale, 0 random to 100 expert; NaN for a task without reference values."""
+
+
+class Run(NamedTuple):
+    """Everything the page and the tables need of a run."""
+
+    config: str
+    """``config.yaml`` as written; empty when there is none."""
+    manifest: dict[str, Any]
+    metrics: dict[str, dict[str, Series]]
+    """stage, then metric name."""
+    summaries: dict[str, dict[str, Any]]
+    evaluations: list[Evaluation]
+
+
+def floats(values: Iterable[Any]) -> Floats:
+    """A list of JSON numbers as float64; null becomes NaN."""
+    return np.array([math.nan if value is None else float(value) for value in values], np.float64)
+
+
+def load(run: Path) -> Run:
+    """Reads RUN. Raises ReportError if it is no run directory or a file in it is damaged."""
+    if not any((run / name).is_file() for name in ("manifest.json", "config.yaml", "metrics.jsonl")):
+        raise ReportError(f"{run}: not a run directory (no manifest.json); `ipd train --out RUN` makes one")
+    config = run / "config.yaml"
+    summaries = {stage: read_json(run / "stages" / stage / "summary.json") for stage in STAGES}
+    return Run(
+        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+        manifest=read_json(run / "manifest.json"),
+        metrics=read_metrics(run / "metrics.jsonl"),
+        summaries={stage: summary for stage, summary in summaries.items() if summary},
+        evaluations=read_evaluations(run / "evaluations.csv"),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object; {} where the file is missing."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{path}: not JSON ({error}); run the same `ipd train` again") from None
+    if not isinstance(value, dict):
+        raise ReportError(f"{path}: holds a {type(value).__name__}, not an object")
+    return value
+
+
+def read_metrics(path: Path) -> dict[str, dict[str, Series]]:
+    """``metrics.jsonl`` by stage, metric and seed, in the order of the file."""
+    found: dict[str, dict[str, dict[int, tuple[list[Any], list[Any]]]]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            stage, step, seed = str(record.pop("stage")), record.pop("step"), int(record.pop("seed"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines):  # a run at work: the line is being written
+                break
+            raise ReportError(f"{path}: line {number} is no metrics record ({error!r})") from None
+        for name, value in record.items():
+            if value is None or isinstance(value, (int, float)):
+                steps, values = found.setdefault(stage, {}).setdefault(name, {}).setdefault(seed, ([], []))
+                steps.append(step)
+                values.append(value)
+    return {
+        stage: {
+            name: {seed: (floats(steps), floats(values)) for seed, (steps, values) in sorted(series.items())}
+            for name, series in metrics.items()
+        }
+        for stage, metrics in found.items()
+    }
+
+
+def read_evaluations(path: Path) -> list[Evaluation]:
+    """``evaluations.csv``, one entry an episode; [] where the file is missing."""
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                rows.append(
+                    Evaluation(
+                        policy=row["policy"],
+                        seed=int(row["seed"]),
+                        step=int(row["step"]),
+                        episode=int(row["episode"]),
+                        ret=float(row["return"]),
+                        length=int(row["length"]),
+                        normalized=float(row["normalized"] or "nan"),
+                    )
+                )
+            except (KeyError, ValueError, TypeError) as error:
+                raise ReportError(f"{path}: line {number} is no evaluation ({error!r})") from None
+    return rows
