@@ -1,0 +1,39 @@
+# Everything below sets up what it needs: a machine with Python 3.11 or newer and make is enough.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+WORKERS ?= 2
+# One thread a worker: two workers on two cores otherwise fight for them.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MUJOCO_GL=disable
+
+.PHONY: demo test check faults
+
+demo: .venv/run.stamp
+	$(BIN)/ipd demo
+
+test: .venv/test.stamp
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Breaks the code on purpose, one line at a time, and wants a test to notice each time.
+faults: .venv/test.stamp
+	$(ONE_THREAD) $(BIN)/python tests/faults.py
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@
+
+.venv/test.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
+	touch $@ .venv/run.stamp
+
+.venv/dev.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@ .venv/run.stamp .venv/test.stamp

@@ -1,0 +1,1 @@
+"""Imaginary Planning Distillation: offline reinforcement learning in JAX."""
