@@ -1,0 +1,1 @@
+"""The run: its directory, its stages, and the one training loop."""

@@ -1,0 +1,117 @@
+"""Pytrees of arrays on disk: safetensors, with a JSON sidecar that says what must be in it.
+
+The sidecar is written last and removed first, so a step exists exactly when its sidecar does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from ipd.runs import files
+from ipd.runs.errors import InputError
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The array leaves of `tree` by their path, e.g. `critics/layers/0/weight`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _plain(leaf: Any) -> NDArray[Any]:
+    """A leaf as NumPy; random keys as their raw uint32 data."""
+    array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    return array if array.ndim == 0 else np.ascontiguousarray(array)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointStore:
+    """The checkpoints of one stage of one run."""
+
+    folder: Path
+    fingerprint: str
+    """Hash of config, inputs and code; a checkpoint with another one is not resumed from."""
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step}.safetensors"
+
+    def steps(self) -> list[int]:
+        """Steps that are whole, in order."""
+        whole = (p for p in self.folder.glob("step-*.json") if p.with_suffix(".safetensors").exists())
+        return sorted(int(path.stem.removeprefix("step-")) for path in whole)
+
+    def save(self, step: int, tree: Any, keep: tuple[int, ...] = ()) -> None:
+        """Writes `tree` as `step`, then drops the other steps except those in `keep`."""
+        arrays = {name: _plain(leaf) for name, leaf in named_leaves(tree).items()}
+        content = safetensors.numpy.save(arrays)
+        files.write_bytes(self.path(step), content)
+        sidecar = {
+            "step": step,
+            "fingerprint": self.fingerprint,
+            "sha256": files.digest(content),
+            "tensors": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()},
+        }
+        files.write_json(self.path(step).with_suffix(".json"), sidecar)
+        for other in self.steps():
+            if other != step and other not in keep:
+                self.remove(other)
+
+    def remove(self, step: int) -> None:
+        self.path(step).with_suffix(".json").unlink(missing_ok=True)
+        self.path(step).unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """Drops halves of a save or a removal that was cut short, and steps of another fingerprint."""
+        for step in self.steps():
+            if files.read_json(self.path(step).with_suffix(".json")).get("fingerprint") != self.fingerprint:
+                self.remove(step)
+        whole = self.steps()
+        for path in [*self.folder.glob("step-*.safetensors"), *self.folder.glob("step-*.json")]:
+            if int(path.stem.removeprefix("step-")) not in whole:
+                path.unlink()
+
+    def load(self, step: int, like: Any) -> Any:
+        """The tree saved as `step`, in the structure of `like` (arrays or their shapes and dtypes).
+
+        Raises `InputError`, naming the file, where bytes, names, shapes or dtypes are not as they should be.
+        """
+        path = self.path(step)
+        cure = "delete the stage's folder and run the same command again"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); {cure}") from error
+        sidecar = files.read_json(path.with_suffix(".json"))
+        if files.digest(content) != sidecar.get("sha256"):
+            raise InputError(f"{path}: damaged, its sha256 is not the one in {path.stem}.json; {cure}")
+        arrays = safetensors.numpy.load(content)
+        wanted = named_leaves(like)
+        if arrays.keys() != wanted.keys():
+            odd = sorted(arrays.keys() ^ wanted.keys())
+            raise InputError(f"{path}: tensors differ from what this version expects, first {odd[0]}; {cure}")
+
+        def restore(name: str, leaf: Any) -> jax.Array:
+            array = arrays[name]
+            expected = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+            if array.shape != expected.shape or array.dtype != expected.dtype:
+                raise InputError(
+                    f"{path}: {name} is {array.dtype}{list(array.shape)}, "
+                    f"expected {expected.dtype}{list(expected.shape)}; {cure}"
+                )
+            device = jax.numpy.asarray(array)
+            return jax.random.wrap_key_data(device) if _is_key(leaf) else device
+
+        dynamic, static = eqx.partition(like, eqx.is_array)
+        restored = [restore(name, leaf) for name, leaf in wanted.items()]
+        return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), restored), static)

@@ -1,0 +1,11 @@
+"""The two ways a command may end badly. The message is the one line a person sees."""
+
+from __future__ import annotations
+
+
+class InputError(Exception):
+    """The input or the command was wrong (exit 2). Says what, where, and what would mend it."""
+
+
+class RunFailed(Exception):
+    """The run itself failed: a non-finite value, an environment that died (exit 1)."""

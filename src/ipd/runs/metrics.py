@@ -1,0 +1,71 @@
+"""metrics.jsonl: one record a seed and chunk, no clock times, no gap and no duplicate after a resume."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ipd.runs import files
+
+GLOSSARY: dict[str, tuple[str, str]] = {
+    "value_loss": ("Huber-expectile loss of V (Eq. 3)", "scaled reward^2"),
+    "critic_loss": ("squared TD error, summed over the Q networks (Eq. 4)", "scaled reward^2"),
+    "actor_loss": ("advantage-weighted negative log-likelihood of the logged action (Eq. 5)", "nats"),
+    "q_mean": ("Q of logged pairs", "scaled reward"),
+    "v_mean": ("V of logged observations", "scaled reward"),
+    "advantage_mean": ("smallest target Q minus V at logged pairs", "scaled reward"),
+    "huber_delta": ("running quantile of |e|, where the Huber loss turns linear (Eq. 1)", "scaled reward"),
+    "log_std": ("log standard deviation of the quasi-optimal policy, mean over dimensions", "log action"),
+    "dynamics_loss": ("consistency loss, summed over members (Eq. 14)", "nats"),
+    "reward_loss": ("squared error of the reward, summed over members (Eq. 16)", "scaled reward^2"),
+    "termination_loss": ("cross-entropy of the learned termination", "nats"),
+    "log_variance": ("predicted log-variance of the change, mean over members", "log std^2"),
+    "held_out_error": ("squared error on held-out episodes, mean over members", "std^2"),
+    "best_error": ("smallest held-out error so far, mean over members", "std^2"),
+}
+"""Name -> (meaning, unit) of every metric; values are means over the updates since the record before."""
+
+
+class MetricsLog:
+    """The append-only log of a run's metrics; `seeds` name the rows of what is appended."""
+
+    def __init__(self, path: Path, seeds: tuple[int, ...]) -> None:
+        self._path = path
+        self._seeds = seeds
+
+    def resume(self, stage: str, step: int) -> None:
+        """Forgets what `stage` logged after `step`, and a last line that a kill cut short."""
+        if not self._path.exists():
+            return
+        text = self._path.read_text()
+        lines = text.splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and not _is_later(line, stage, step)]
+        if kept != lines:
+            files.write_bytes(self._path, "".join(kept).encode())
+
+    def append(self, stage: str, step: int, values: dict[str, NDArray[Any]]) -> None:
+        """One record a seed; `values` have the seeds on axis 0."""
+        with self._path.open("a") as file:
+            for row, seed in enumerate(self._seeds):
+                record = {"stage": stage, "step": step, "seed": seed}
+                record |= {name: _number(value[row]) for name, value in sorted(values.items())}
+                file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def sync(self) -> None:
+        """Makes all records durable; called before the checkpoint that counts on them."""
+        with self._path.open("a") as file:
+            os.fsync(file.fileno())
+
+
+def _is_later(line: str, stage: str, step: int) -> bool:
+    record = json.loads(line)
+    return bool(record["stage"] == stage and record["step"] > step)
+
+
+def _number(value: Any) -> float:
+    """A float32 as a number with no digits that it does not have."""
+    return float(f"{float(value):.7g}")

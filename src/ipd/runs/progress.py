@@ -1,0 +1,97 @@
+"""What a person sees while a run works: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import rich.console
+import rich.progress
+from numpy.typing import NDArray
+
+PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """Progress of one stage after another, on stderr; clock times go to `timing.jsonl` and nowhere else."""
+
+    def __init__(self, timing: Path | None = None, quiet: bool = False) -> None:
+        self._timing = timing
+        self._quiet = quiet
+        self._console = rich.console.Console(stderr=True)
+        self._bar: rich.progress.Progress | None = None
+        self._task = rich.progress.TaskID(0)
+        self._stage, self._first, self._total, self._unit = "", 0, 0, "updates"
+        self._began = self._spoke = 0.0
+
+    def say(self, text: str) -> None:
+        """One line of its own."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def begin(self, stage: str, done: int, total: int, unit: str = "updates") -> None:
+        """A stage starts, or goes on, at `done` of `total`."""
+        self._stage, self._first, self._total, self._unit = stage, done, total, unit
+        self._began = self._spoke = time.monotonic()
+        self._done = done
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description:9}"),
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[note]}"),
+                rich.progress.TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(stage, total=total, completed=done, note="compiling")
+            self._bar.start()
+        else:
+            self.say(f"{stage}: {total} {unit}" + (f", going on from {done}" if done else ""))
+
+    def advance(self, done: int, values: dict[str, NDArray[Any]] | None = None) -> None:
+        """`done` of the total is done; `values` are the metrics of that moment, seeds on axis 0."""
+        self._done = done
+        now = time.monotonic()
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        losses = (f"{n} {float(v.mean()):.4g}" for n, v in (values or {}).items() if n.endswith("loss"))
+        loss = next(losses, "")
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=f"{rate:,.0f} {self._unit}/s  {loss}")
+        elif now - self._spoke >= PLAIN_SECONDS:
+            self._spoke = now
+            left = (self._total - done) / max(rate, 1e-9)
+            text = f"{self._stage}: {done}/{self._total}  {rate:,.0f} {self._unit}/s  {_clock(left)} left  {loss}"
+            self.say(text.rstrip())
+
+    def end(self) -> None:
+        """The stage is over; its time goes to `timing.jsonl`."""
+        seconds = time.monotonic() - self._began
+        rate = (self._done - self._first) / max(seconds, 1e-9)
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        self.say(f"{self._stage}: {self._done} {self._unit} done in {_clock(seconds)}")
+        if self._timing is not None:
+            record = {"stage": self._stage, "from": self._first, "to": self._done, "unit": self._unit,
+                      "seconds": round(seconds, 3), "per_second": round(rate, 2)}  # fmt: skip
+            with self._timing.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def _clock(seconds: float) -> str:
+    """Seconds for a person: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
