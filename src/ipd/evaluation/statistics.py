@@ -97,7 +97,7 @@ def last_and_best(rows: Iterable[Row]) -> dict[str, Standing]:
     for policy, seeds in table.items():
         order = sorted(seeds)
         last = [max(seeds[seed]) for seed in order]
-        best = [max(seeds[seed], key=lambda step, of=seeds[seed]: (np.mean(of[step]), step)) for seed in order]
+        best = [max((np.mean(returns), step) for step, returns in seeds[seed].items())[1] for seed in order]
         standings[policy] = Standing(
             policy,
             order,

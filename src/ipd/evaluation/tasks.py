@@ -31,7 +31,7 @@ ALIASES = {
 }
 """Short names. Version 4 is the living task nearest to the simulator of D4RL's v2 files."""
 
-_LOCOMOTION = re.compile(r"(Hopper|Walker2d|HalfCheetah)-v\d+")
+_LOCOMOTION = re.compile(r"(Hopper|Walker2d|HalfCheetah)-v[45]")
 _KITCHEN = "FrankaKitchen-v1:"
 _ROBOTICS = ("Adroit", "Franka")
 _PEN_HORIZON = 100
@@ -116,14 +116,16 @@ def _make(id: str) -> Any:
         options["tasks_to_complete"] = [thing.strip() for thing in things.split(",")]
     if base == ALIASES["pen"]:
         options["max_episode_steps"] = _PEN_HORIZON
-    if base.startswith(_ROBOTICS):
-        with contextlib.redirect_stderr(io.StringIO()):  # a notice about the reward sign mended below
+    if base not in gymnasium.registry:
+        optional = () if base.startswith(_ROBOTICS) else (TaskError,)
+        # Robotics prints a notice about the reward sign that is mended below.
+        with contextlib.suppress(*optional), contextlib.redirect_stderr(io.StringIO()):
             gymnasium.register_envs(_import("gymnasium_robotics", id))
     try:
         with _quiet():
             env = gymnasium.make(base, disable_env_checker=True, **options)
     except gymnasium.error.DependencyNotInstalled as problem:
-        raise TaskError(f"task {id!r} lacks a package ({_line(problem)}); {INSTALL}") from problem
+        raise TaskError(f"task {id!r} lacks a package ({_line(problem)}); try {INSTALL}") from problem
     except (gymnasium.error.Error, ImportError, ValueError, UserWarning) as problem:
         raise TaskError(f"no task {id!r} ({_line(problem)}); short names: {', '.join(ALIASES)}") from problem
     if isinstance(env.observation_space, gymnasium.spaces.Dict):
@@ -206,4 +208,6 @@ def _quiet() -> Iterator[None]:
 
 
 def _line(problem: BaseException) -> str:
-    return re.sub(r"\x1b\[\d+m", "", str(problem)).splitlines()[0] if str(problem) else type(problem).__name__
+    """What an exception says, on one line without colours."""
+    text = str(problem.args[0]) if problem.args else type(problem).__name__
+    return re.sub(r"\x1b\[\d+m", "", text).splitlines()[0]
