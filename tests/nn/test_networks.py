@@ -1,0 +1,74 @@
+"""Networks against NumPy, and who sees whom in the Transformer."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from plain_numpy import layer_norm, leaves, mlp
+
+from ipd.nn.mlp import MLP, drop
+from ipd.nn.transformer import Block, Transformer
+
+TOKENS, WIDTH, HEADS = 7, 12, 3
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_mlp_is_that_of_numpy(normed: bool) -> None:
+    net = MLP(5, (7, 11), 3, jax.random.key(0), layer_norm=normed)
+    x = np.random.default_rng(0).normal(size=(13, 5)).astype(np.float32)
+    plain, _ = mlp(leaves(net), x, depth=3)
+    np.testing.assert_allclose(jax.jit(jax.vmap(net))(x), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_keeps_the_mean_and_rests_without_a_key() -> None:
+    ones = jnp.ones(4_096)
+    dropped = drop(ones, 0.25, jax.random.key(0))
+    np.testing.assert_allclose(np.unique(dropped), [0.0, 4.0 / 3.0], rtol=1e-6)
+    assert abs(float(dropped.mean()) - 1.0) < 0.05
+    np.testing.assert_array_equal(drop(ones, 0.25, None), ones)
+    np.testing.assert_array_equal(drop(ones, 0.0, jax.random.key(0)), ones)
+
+
+def plain_block(p: list[np.ndarray], x: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """One block head by head and token by token; ``p`` in the order of the module's fields."""
+    (g1, b1, w_qkv, b_qkv, w_out, b_out, g2, b2, w_up, b_up, w_down, b_down) = p
+    size = WIDTH // HEADS
+    qkv = layer_norm(x, g1, b1)[0] @ w_qkv.T + b_qkv
+    q, k, v = qkv[:, :WIDTH], qkv[:, WIDTH : 2 * WIDTH], qkv[:, 2 * WIDTH :]
+    mixed = np.zeros_like(x)
+    for head in range(HEADS):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(len(x)):
+            seen = np.flatnonzero(visible[i])
+            scores = np.exp([q[i, part] @ k[j, part] / np.sqrt(size) for j in seen])
+            mixed[i, part] = (scores / scores.sum()) @ v[seen, part]
+    x = x + mixed @ w_out.T + b_out
+    return x + np.maximum(layer_norm(x, g2, b2)[0] @ w_up.T + b_up, 0.0) @ w_down.T + b_down
+
+
+def test_block_is_that_of_numpy() -> None:
+    block = Block(WIDTH, HEADS, jax.random.key(1))
+    x = np.random.default_rng(1).normal(size=(TOKENS, WIDTH)).astype(np.float32)
+    visible = np.tril(np.ones((TOKENS, TOKENS), bool))
+    said = jax.jit(lambda x: block(x, jnp.asarray(visible), 0.0, None))(x)
+    np.testing.assert_allclose(said, plain_block(leaves(block), x, visible), rtol=1e-4, atol=1e-5)
+
+
+def influence(present: jax.Array) -> np.ndarray:
+    """Whether output i moves with input j, ``(tokens, tokens)``, from the Jacobian."""
+    net = Transformer(WIDTH, 2, HEADS, jax.random.key(2))
+    x = jax.random.normal(jax.random.key(3), (TOKENS, WIDTH))
+    jacobian = jax.jit(jax.jacrev(lambda x: net(x, present)))(x)
+    return np.abs(np.asarray(jacobian)).max(axis=(1, 3)) > 1e-9
+
+
+def test_a_token_sees_itself_and_every_earlier_one_and_no_later_one() -> None:
+    np.testing.assert_array_equal(influence(jnp.ones(TOKENS, bool)), np.tril(np.ones((TOKENS, TOKENS), bool)))
+
+
+def test_padding_is_never_seen_and_stays_finite() -> None:
+    present = jnp.arange(TOKENS) >= 2
+    moves = influence(present)
+    np.testing.assert_array_equal(moves[2:], np.tril(np.ones((TOKENS, TOKENS), bool))[2:] & np.asarray(present))

@@ -1,0 +1,77 @@
+"""Token order and causality of the sequence policy."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ipd.config import PolicyConfig
+from ipd.policy.model import SequencePolicy
+from ipd.types import Spec
+
+CONFIG = PolicyConfig(layers=2, heads=3, width=12, context_len=7, dropout=0.0)
+SPEC = Spec(observation_size=5, action_size=4, max_episode_steps=23)
+CONTEXT = 7
+
+
+def window() -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(1), 3)
+    return {
+        "prompts": jax.random.normal(keys[0], (CONTEXT,)),
+        "observations": jax.random.normal(keys[1], (CONTEXT, 5)),
+        "actions": jax.random.normal(keys[2], (CONTEXT, 4)),
+    }
+
+
+@cache
+def sensitivities() -> dict[str, np.ndarray]:
+    """For prompts, observations and actions: does the action at i move with the input at j?"""
+    policy = SequencePolicy(CONFIG, SPEC, jax.random.key(0))
+    present, timesteps = jnp.arange(CONTEXT) >= 1, jnp.arange(CONTEXT) + 3
+
+    def run(inputs: dict[str, jax.Array]) -> jax.Array:
+        return policy(inputs["prompts"], inputs["observations"], inputs["actions"], timesteps, present)
+
+    jacobians = jax.jit(jax.jacrev(run))(window())
+    flat = {name: np.abs(np.asarray(j)).reshape(CONTEXT, 4, CONTEXT, -1) for name, j in jacobians.items()}
+    return {name: j.max(axis=(1, 3))[1:, 1:] > 1e-9 for name, j in flat.items()}
+
+
+def test_tokens_stand_in_the_order_prompt_observation_action() -> None:
+    """The action at t knows prompt_t, s_t and everything before, but neither a_t nor anything later.
+
+    Any other order of the three, or the prompts, states and actions one after another instead of
+    interleaved, changes one of these three triangles.
+    """
+    ones = np.ones((CONTEXT - 1, CONTEXT - 1), bool)
+    np.testing.assert_array_equal(sensitivities()["prompts"], np.tril(ones))
+    np.testing.assert_array_equal(sensitivities()["observations"], np.tril(ones))
+    np.testing.assert_array_equal(sensitivities()["actions"], np.tril(ones, -1))
+
+
+def test_padding_changes_nothing_and_the_timestep_does() -> None:
+    policy = SequencePolicy(CONFIG, SPEC, jax.random.key(0))
+    inputs, present = window(), jnp.arange(CONTEXT) >= 3
+
+    @jax.jit
+    def run(inputs: dict[str, jax.Array], timesteps: jax.Array) -> jax.Array:
+        return policy(inputs["prompts"], inputs["observations"], inputs["actions"], timesteps, present)
+
+    timesteps = jnp.arange(CONTEXT)
+    base = run(inputs, timesteps)
+    padded = jax.tree.map(lambda leaf: leaf.at[:3].set(9.0), inputs)
+    np.testing.assert_array_equal(run(padded, timesteps)[3:], base[3:])
+    assert np.abs(run(inputs, timesteps + 5)[3:] - base[3:]).max() > 1e-4
+    assert np.abs(base).max() < 1.0
+
+
+def test_a_short_context_is_a_long_one_with_padding() -> None:
+    """What is learned on padded windows serves at the start of an episode."""
+    policy = SequencePolicy(CONFIG, SPEC, jax.random.key(0))
+    inputs = window()
+    whole = policy(*inputs.values(), jnp.arange(CONTEXT), jnp.arange(CONTEXT) >= 4)
+    short = policy(*(leaf[4:] for leaf in inputs.values()), jnp.arange(4, CONTEXT), jnp.ones(3, bool))
+    np.testing.assert_allclose(whole[4:], short, rtol=1e-4, atol=1e-5)
