@@ -1,0 +1,294 @@
+"""Logged episodes, and the one bridge between logged units and learner's units."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from ipd.types import Steps
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+SMALLEST_STD = 1e-3
+"""Observation dimensions that hardly vary are divided by this, so that noise is not blown up."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used. Its text is one line: file, key, row, what is wrong, the cure."""
+
+    def __init__(
+        self,
+        message: str,
+        file: str | None = None,
+        key: str | None = None,
+        row: int | None = None,
+        cure: str | None = None,
+    ) -> None:
+        self.file, self.key, self.row, self.cure = file, key, row, cure
+        place = [file, key and f"key '{key}'", None if row is None else f"row {row}"]
+        text = ", ".join(part for part in place if part)
+        text = (f"{text}: " if text else "") + message + (f"; {cure}" if cure else "")
+        super().__init__(" ".join(text.split()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Episodes:
+    """Logged steps in logged units, flat, episodes one after another."""
+
+    observations: FloatArray
+    """(N, obs)"""
+    actions: FloatArray
+    """(N, act)"""
+    rewards: FloatArray
+    """(N,)"""
+    next_observations: FloatArray
+    """(N, obs); never the first observation of the following episode."""
+    terminated: BoolArray
+    """(N,), the task ended: nothing of value follows."""
+    truncated: BoolArray
+    """(N,), the recording ended (time limit, cut): values bootstrap through it."""
+    starts: IntArray
+    """(E + 1,), row of the first step of each episode, then N."""
+    source: str = "memory"
+    """What was loaded, as the user named it."""
+    task: str | None = None
+    """Gymnasium id, where known."""
+    unlogged_next: BoolArray | None = None
+    """(N,), True where a termination's next observation was not stored and the observation itself
+    stands in for it: of no consequence to values, wrong as a dynamics target. None: all stored."""
+    remarks: tuple[str, ...] = ()
+    """What the reader had to decide for want of marks in the file, one line each."""
+
+    def __post_init__(self) -> None:
+        """Raises DataError unless shapes agree and every episode has at least one step."""
+        rows = len(self.observations)
+        for name in ("actions", "rewards", "next_observations", "terminated", "truncated"):
+            if len(getattr(self, name)) != rows:
+                raise DataError(
+                    f"{len(getattr(self, name))} rows, but {rows} observations", file=self.source, key=name
+                )
+        if len(self.starts) < 2 or rows == 0:
+            raise DataError("zero episodes", file=self.source, cure="give a file that holds at least one step")
+        if self.starts[0] != 0 or self.starts[-1] != rows or (np.diff(self.starts) < 1).any():
+            raise DataError("starts do not cut the rows into episodes", file=self.source, key="starts")
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.observations)
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def observation_size(self) -> int:
+        return int(self.observations.shape[1])
+
+    @property
+    def action_size(self) -> int:
+        return int(self.actions.shape[1])
+
+    @cached_property
+    def lengths(self) -> IntArray:
+        """(E,) steps of each episode."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def returns(self) -> npt.NDArray[np.float64]:
+        """(E,) undiscounted sum of each episode's rewards, logged units."""
+        return np.add.reduceat(self.rewards.astype(np.float64), self.starts[:-1])
+
+    @cached_property
+    def episode_index(self) -> IntArray:
+        """(N,) episode of each row."""
+        return np.repeat(np.arange(self.num_episodes, dtype=np.int64), self.lengths)
+
+    @cached_property
+    def timesteps(self) -> IntArray:
+        """(N,) step within the episode, 0-based."""
+        return np.arange(self.num_steps, dtype=np.int64) - self.starts[self.episode_index]
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits of the content (not of the source, task or remarks)."""
+        total = hashlib.sha256()
+        for name in ("observations", "actions", "rewards", "next_observations", "terminated", "truncated"):
+            array = np.ascontiguousarray(getattr(self, name))
+            total.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            total.update(array.data)
+        total.update(np.ascontiguousarray(self.starts).data)
+        return total.hexdigest()[:16]
+
+    def select(self, indices: Sequence[int] | IntArray) -> Episodes:
+        """These episodes only, in this order. Raises DataError when none is named."""
+        chosen = np.asarray(indices, np.int64).reshape(-1)
+        if len(chosen) == 0:
+            raise DataError("no episode selected", file=self.source, cure="select at least one")
+        rows = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in chosen])
+        return dataclasses.replace(
+            self,
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            next_observations=self.next_observations[rows],
+            terminated=self.terminated[rows],
+            truncated=self.truncated[rows],
+            starts=np.concatenate([[0], np.cumsum(self.lengths[chosen])]).astype(np.int64),
+            unlogged_next=None if self.unlogged_next is None else self.unlogged_next[rows],
+        )
+
+
+class Normaliser(NamedTuple):
+    """Logged units to learner's units and back; fitted once, stored with every artefact.
+
+    Methods take and give numpy arrays whose last axis is the dimension, float32 out.
+    """
+
+    observation_mean: FloatArray
+    """(obs,)"""
+    observation_std: FloatArray
+    """(obs,), never below SMALLEST_STD."""
+    action_low: FloatArray
+    """(act,), mapped to -1."""
+    action_high: FloatArray
+    """(act,), mapped to 1."""
+    reward_scale: np.float32
+
+    def observations(self, logged: npt.ArrayLike) -> FloatArray:
+        """(..., obs) logged -> zero mean and unit variance over the data."""
+        return (np.asarray(logged, np.float32) - self.observation_mean) / self.observation_std
+
+    def actions(self, logged: npt.ArrayLike) -> FloatArray:
+        """(..., act) logged -> [-1, 1]; bitwise the identity for bounds of -1 and 1."""
+        centre = (self.action_high + self.action_low) / np.float32(2)
+        return (np.asarray(logged, np.float32) - centre) / self._half_range()
+
+    def raw_actions(self, scaled: npt.ArrayLike) -> FloatArray:
+        """(..., act) in [-1, 1] -> logged units, never outside the bounds; the inverse of ``actions``."""
+        # Minus the negated centre: adding +0.0 would turn -0.0 into 0.0 and break the bitwise identity.
+        negated_centre = (-self.action_high - self.action_low) / np.float32(2)
+        raw = np.asarray(scaled, np.float32) * self._half_range() - negated_centre
+        return np.clip(raw, self.action_low, self.action_high)
+
+    def rewards(self, logged: npt.ArrayLike) -> FloatArray:
+        """Logged -> scaled rewards, any shape."""
+        return np.asarray(logged, np.float32) * self.reward_scale
+
+    def _half_range(self) -> FloatArray:
+        half = (self.action_high - self.action_low) / np.float32(2)
+        return np.where(half > 0, half, np.float32(1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and floats; exact through JSON and ``from_dict``."""
+        return {name: np.asarray(value).tolist() for name, value in self._asdict().items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Normaliser:
+        """The normaliser that ``to_dict`` described, bit for bit."""
+        arrays = {name: np.asarray(values[name], np.float32) for name in cls._fields[:-1]}
+        return cls(**arrays, reward_scale=np.float32(values["reward_scale"]))
+
+
+def fit_normaliser(
+    episodes: Episodes,
+    action_low: npt.ArrayLike | None = None,
+    action_high: npt.ArrayLike | None = None,
+    reward_scale: float | None = None,
+) -> Normaliser:
+    """Mean and std of the observations, action bounds and reward scale of a dataset.
+
+    ``action_low`` and ``action_high`` (act,) are the task's; without them -1 and 1 where the data
+    lie within, else the data's own smallest and largest of each dimension. ``reward_scale`` None is 1.
+    Raises DataError where bounds are not finite or the data lie outside them.
+    """
+    if action_low is not None and action_high is not None:
+        low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
+        require_bounds(episodes, low, high)
+    elif np.abs(episodes.actions).max() <= 1:
+        low, high = np.full(episodes.action_size, -1, np.float32), np.ones(episodes.action_size, np.float32)
+    else:
+        low, high = episodes.actions.min(0), episodes.actions.max(0)
+    return Normaliser(
+        observation_mean=episodes.observations.mean(0, dtype=np.float64).astype(np.float32),
+        observation_std=np.maximum(episodes.observations.std(0, dtype=np.float64), SMALLEST_STD).astype(np.float32),
+        action_low=low,
+        action_high=high,
+        reward_scale=np.float32(1 if reward_scale is None else reward_scale),
+    )
+
+
+def locomotion_reward_scale(episodes: Episodes) -> float:
+    """1000 / (best return - worst return), 1 where all returns are equal (IQL's locomotion scale)."""
+    spread = float(episodes.returns.max() - episodes.returns.min())
+    return 1000.0 / spread if spread > 0 else 1.0
+
+
+def to_steps(episodes: Episodes, normaliser: Normaliser) -> Steps:
+    """All rows in learner's units, numpy float32."""
+    from ipd.types import Steps  # its annotations import jax, which reading and checking data do not need
+
+    return Steps(
+        observations=normaliser.observations(episodes.observations),  # type: ignore[arg-type]
+        actions=normaliser.actions(episodes.actions),  # type: ignore[arg-type]
+        rewards=normaliser.rewards(episodes.rewards),  # type: ignore[arg-type]
+        next_observations=normaliser.observations(episodes.next_observations),  # type: ignore[arg-type]
+        terminated=episodes.terminated.astype(np.float32),  # type: ignore[arg-type]
+    )
+
+
+def require_sizes(episodes: Episodes, observation_size: int, action_size: int, task: str) -> None:
+    """Raises DataError unless the data have the sizes of the task."""
+    for key, have, want in (
+        ("observations", episodes.observation_size, observation_size),
+        ("actions", episodes.action_size, action_size),
+    ):
+        if have != want:
+            raise DataError(
+                f"{have} dimensions, but task {task} has {want}",
+                file=episodes.source,
+                key=key,
+                cure="name the task the data were recorded in",
+            )
+
+
+def require_bounds(episodes: Episodes, low: npt.ArrayLike, high: npt.ArrayLike) -> None:
+    """Raises DataError unless the bounds (act,) are finite, of the data's size, and hold every action."""
+    low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
+    problem, row = None, None
+    if low.shape != (episodes.action_size,) or high.shape != low.shape:
+        problem = f"{episodes.action_size} dimensions, but the task's bounds have {low.size}"
+    elif not (np.isfinite(low).all() and np.isfinite(high).all()):
+        problem = "the task's action bounds are not finite"
+    else:
+        outside = (episodes.actions < low) | (episodes.actions > high)
+        if outside.any():
+            row, column = (int(i) for i in np.argwhere(outside)[0])
+            problem = (
+                f"dimension {column} is {episodes.actions[row, column]:g}, outside the task's bounds "
+                f"[{low[column]:g}, {high[column]:g}] ({outside.any(1).sum()} rows are outside)"
+            )
+    if problem:
+        cure = "clip or rescale the actions, or name the task they were recorded in"
+        raise DataError(problem, file=episodes.source, key="actions", row=row, cure=cure)
+
+
+def require_windows(episodes: Episodes, history_steps: int, imagine_steps: int) -> None:
+    """Raises DataError unless some episode holds a window of Eq. 19."""
+    need, longest = history_steps + imagine_steps, int(episodes.lengths.max())
+    if longest < need:
+        raise DataError(
+            f"the longest episode has {longest} steps, a window needs {need} "
+            f"(history {history_steps} + imagined {imagine_steps})",
+            file=episodes.source,
+            key="observations",
+            cure="give longer episodes, or lower history_steps and imagine_steps",
+        )
