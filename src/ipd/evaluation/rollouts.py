@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ipd.evaluation.tasks import Task
 
 
+@runtime_checkable
 class Controller(Protocol):
     """Acts for all rows at once, in the task's units. A row is one environment."""
 

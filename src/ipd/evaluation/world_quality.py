@@ -54,7 +54,9 @@ class EnsemblePredict(eqx.Module):
     config: WorldConfig = eqx.field(static=True)
     rule: TerminationRule | None = eqx.field(static=True)
 
-    def __call__(self, observation: Float[Array, "batch obs"], action: Float[Array, "batch act"]) -> Prediction:
+    def __call__(
+        self, observation: Float[Array, "batch obs"], action: Float[Array, "batch act"]
+    ) -> Prediction:
         return predict_fn(self.config, self.ensemble, self.rule)(observation, action)
 
 
@@ -242,7 +244,7 @@ def _mean_step(
         name: jax.vmap(lambda m, v, how=how: uncertainty(m, v, *how), in_axes=(1, 1))(means, log_variances)
         for name, how in VARIANTS.items()
     }
-    return observation + scale.decode(means.mean(0)), each
+    return observation + jax.vmap(scale.decode)(means.mean(0)), each
 
 
 @eqx.filter_jit
@@ -251,8 +253,9 @@ def _gaussian_step(
 ) -> tuple[Array, Array]:
     """(batch, members, obs) mean and standard deviation of the next observation by every member."""
     means, log_variances = members(observation, action)
-    spread = jnp.exp(0.5 * log_variances) * scale.std
-    return jnp.moveaxis(observation + scale.decode(means), 0, 1), jnp.moveaxis(spread, 0, 1)
+    means, log_variances = jnp.moveaxis(means, 0, 1), jnp.moveaxis(log_variances, 0, 1)
+    following = observation[:, None] + jax.vmap(jax.vmap(scale.decode))(means)
+    return following, jnp.exp(0.5 * log_variances) * scale.std[None, None]
 
 
 def batched(function: Callable[..., Any], *inputs: Floats) -> Any:
