@@ -1,16 +1,45 @@
-"""``report.html``: one self-contained page of a run."""
+"""``report.html``: one self-contained page of a run, readable without a network and without scripts."""
 
 from __future__ import annotations
 
-import html
+import os
+from html import escape
+from importlib import resources
 from pathlib import Path
 
-from ipd.report import read, tables
+from ipd.report import read, sections, tables
 
 
 def write(run: Path) -> Path:
-    """Writes RUN/report.html from the files of RUN and returns its path. Raises ReportError."""
-    rows = tables.final_table(read.load(run))
-    page = run / "report.html"
-    page.write_text(f"<pre>{html.escape(tables.format_table(rows))}</pre>", encoding="utf-8")
+    """Writes RUN/report.html from the files of RUN and returns its path.
+
+    Equal runs give equal bytes wherever they lie. Parts that the run has not made yet are named
+    with the command that makes them. Raises ReportError for a directory that is no run, or whose
+    files are damaged.
+    """
+    text = render(read.load(run))
+    page, part = run / "report.html", run / "report.html.part"
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, page)
     return page
+
+
+def render(run: read.Run) -> str:
+    """The page as HTML."""
+    rows = tables.final_table(run)
+    parts = sections.all_sections(run, rows)
+    style = resources.files("ipd.report").joinpath("page.css").read_text(encoding="utf-8")
+    links = "".join(f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts)
+    body = "".join(
+        f'<section id="{part.anchor}"><h2>{escape(part.title)}</h2><p class="lead">{escape(part.lead)}</p>'
+        f"{part.body}</section>"
+        for part in parts
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(sections.verdict(rows))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f'{sections.first_screen(run, rows)}\n<nav aria-label="Sections">{links}</nav>\n{body}\n'
+        "</main>\n</body>\n</html>\n"
+    )

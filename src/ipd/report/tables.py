@@ -108,7 +108,7 @@ def last(evaluations: Sequence[Evaluation], policy: str) -> Samples:
 
 
 def best(evaluations: Sequence[Evaluation], policy: str) -> dict[int, tuple[int, float]]:
-    """Each seed's best snapshot by its own evaluations: seed to (step, mean return). Optimistic by construction."""
+    """Each seed's best snapshot: seed to (step, mean return). Optimistic."""
     found: dict[int, tuple[int, float]] = {}
     for step in steps_of(evaluations, policy):
         for seed, values in at_step(evaluations, policy, step).items():
@@ -182,7 +182,7 @@ def number(value: float, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "–"
     size = abs(value)
-    if size >= 100 or size == 0 or value == int(value) and size >= 10:
+    if size >= 100 or size == 0 or (value == int(value) and size >= 10):
         text = f"{value:,.0f}"
     elif size >= 1e-3:
         text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
@@ -211,9 +211,13 @@ def format_table(rows: Sequence[Row]) -> str:
     widths = [max(len(line[column]) for line in table) for column in range(len(HEADER))]
 
     def line(parts: Sequence[str]) -> str:
-        return "  ".join([parts[0].ljust(widths[0]), *(p.rjust(w) for p, w in zip(parts[1:], widths[1:], strict=True))])
+        return "  ".join(
+            [parts[0].ljust(widths[0]), *(p.rjust(w) for p, w in zip(parts[1:], widths[1:], strict=True))]
+        )
 
-    return "\n".join([line(HEADER), "  ".join("-" * width for width in widths), *(line(part) for part in table[1:])])
+    return "\n".join(
+        [line(HEADER), "  ".join("-" * width for width in widths), *(line(part) for part in table[1:])]
+    )
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -233,7 +237,7 @@ def csv_table(rows: Sequence[Row]) -> str:
 
 
 def by_seed(evaluations: Sequence[Evaluation]) -> list[Mapping[str, float | str]]:
-    """One entry a policy and seed: last step's mean, std, smallest, largest, and the best snapshot beside it."""
+    """One entry a policy and seed: last step's mean, std, least, most, and the best snapshot."""
     scale = normalisation(evaluations)
     entries: list[Mapping[str, float | str]] = []
     for policy in policies(evaluations):
