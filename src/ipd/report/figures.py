@@ -82,11 +82,11 @@ def curve(name: str, series: Series, colour: str) -> str:
     return panel.figure(title, say)
 
 
-def curves(run: Run, stage: str, colour: str) -> str:
+def curves(run: Run, stage: str, colour: str) -> list[str]:
     """All metrics of a stage, the known ones first."""
     found = run.metrics.get(stage, {})
     names = sorted(found, key=lambda name: list(MEASURES).index(name) if name in MEASURES else len(MEASURES))
-    return "".join(curve(name, found[name], colour) for name in names)
+    return [curve(name, found[name], colour) for name in names]
 
 
 def result(run: Run, rows: Sequence[Row], wide: bool) -> str:
@@ -100,9 +100,9 @@ def result(run: Run, rows: Sequence[Row], wide: bool) -> str:
     x = Axis.fit(
         everything, "return of an episode", include=(min(0.0, *map(np.min, filter(len, everything))),)
     )
-    left, step, top = (196, 46, 120) if wide else (10, 58, 130)
+    left, step, top = (176, 46, 110) if wide else (10, 58, 130)
     height = top + step * len(measured) + 40
-    panel = Panel(x, Axis(0, 1, ""), 920 if wide else 360, height, left)
+    panel = Panel(x, Axis(0, 1, ""), 700 if wide else 360, height, left)
     base = step * len(measured) / (height - 58)
     if len(returns):
         counts, edges = np.histogram(returns, 48 if wide else 32, (x.low, x.high))
@@ -167,8 +167,11 @@ def training(run: Run, rows: Sequence[Row]) -> str:
     top = int(np.argmax(means))
     panel.dots(np.array(steps[top : top + 1], np.float64), means[top : top + 1], "green", "best", "mean")
     panel.dots(np.array(steps[-1:], np.float64), means[-1:], "orange", "last", "mean")
-    say = (
-        f"The tables report the last snapshot ({number(means[-1])}); look at how far the best of "
-        f"{len(steps)} ({number(means[top])}, at {short(steps[top])} updates) lies above it."
-    )
+    if top == len(steps) - 1:
+        say = f"Look for the last snapshot to be the best, as it is here: {number(means[-1])}."
+    else:
+        say = (
+            f"The tables report the last snapshot ({number(means[-1])}); look at how far the best of "
+            f"{len(steps)} ({number(means[top])}, at {short(steps[top])} updates) lies above it."
+        )
     return panel.figure("Return along training", say)

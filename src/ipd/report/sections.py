@@ -1,4 +1,4 @@
-"""The sections of the page in a reader's order: what is in each, and what is said where it is not there yet."""
+"""The sections of the page in a reader's order, and what is said where a part is not there yet."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def missing(what: str, command: str) -> str:
 
 def grid(*parts: str) -> str:
     """Figures side by side where there is room; "" without any."""
-    inside = "".join(parts)
-    return f'<div class="grid">{inside}</div>' if inside else ""
+    shown = [part for part in parts if part]
+    columns = "two" if len(shown) in (2, 4) else "three"
+    return f'<div class="grid {columns}">{"".join(shown)}</div>' if shown else ""
 
 
 def html_table(caption: str, header: Sequence[str], lines: Iterable[Sequence[str]], words: int = 1) -> str:
@@ -52,7 +53,8 @@ def html_table(caption: str, header: Sequence[str], lines: Iterable[Sequence[str
 
     body = "".join(row(line, "td") for line in lines)
     inner = f"<caption>{escape(caption)}</caption><thead>{row(header, 'th')}</thead><tbody>{body}</tbody>"
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>{inner}</table></div>'
+    box = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
+    return f"{box}<table>{inner}</table></div>"
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -125,13 +127,17 @@ def truth_checks(seeds: Sequence[Seed]) -> list[tuple[str, str]]:
     errors = floats(seed.get("replay_error") for seed in seeds)
     if np.isfinite(errors).all():
         worst = float(errors.max())
-        items.append(("yes" if worst < 1e-3 else "no", f"recorded actions replay to within {number(worst)}"))
+        text = (
+            f"recorded actions replay {f'to within {number(worst)}' if worst else 'exactly'} in the simulator"
+        )
+        items.append(("yes" if worst < 1e-3 else "no", text))
     for states, enough in (("chosen", 0.95), ("random", 0.7)):
         rows = truth.rows_of(seeds, states, "mpc")
         better = average(row.get("better") for row in rows)
         if math.isfinite(better):
             rank = truth.rank_correlation(seeds, states, "mpc")
-            text = f"plans from {states} states truly pay more in {percent(better)} of cases (rank correlation {rank})"
+            text = f"plans from {states} states truly pay more in {percent(better)} of cases"
+            text += f" (rank correlation of imagined with true return {rank})"
             items.append(("yes" if better >= enough else "no", text))
     return items
 
@@ -149,18 +155,19 @@ def first_screen(run: Run, rows: Sequence[Row]) -> str:
     marks = {"yes": "✓", "no": "✗", "open": "○"}
     spoken = {"yes": "Yes", "no": "No", "open": "Open"}
     believe = "".join(
-        f'<li class="{state}"><span role="img" aria-label="{spoken[state]}:">{marks[state]}</span> {escape(text)}</li>'
+        f'<li class="{state}"><span role="img" aria-label="{spoken[state]}:">{marks[state]}</span> '
+        f"{escape(text[0].upper() + text[1:])}</li>"
         for state, text in checks(run, rows)
     )
     believe = f'<div class="believe"><h2>Can I believe it?</h2><ul>{believe}</ul></div>' if believe else ""
     head = f'<p class="kicker">{escape(kicker)}</p><h1>{escape(verdict(rows))}</h1>'
     lead = f'<p class="lead">{escape(story(run, rows))}</p>'
-    return f'<header id="result">{head}{lead}{chart}<div class="pair">{table}{believe}</div></header>'
+    return f'<header id="result">{head}{lead}<div class="first">{chart}<div>{table}{believe}</div></div></header>'
 
 
 RESULT_SAY = (
-    "Look for a policy whose whole bar lies right of the dashed lines. Large dot: mean; bar: 95 % interval over "
-    "seeds and episodes; small dots: seeds; faint dots: episodes. Grey: returns of the logged episodes."
+    "Look for a policy whose whole bar lies right of the dashed lines. Large dot: mean; bar: 95 % interval "
+    "over seeds and episodes; small dots: seeds; faint dots: episodes. Grey: returns of the logged episodes."
 )
 
 
@@ -171,16 +178,17 @@ def all_sections(run: Run, rows: Sequence[Row]) -> list[Section]:
 
 def training(run: Run, rows: Sequence[Row]) -> Section:
     """Learning curves of every stage."""
-    body = figures.training(run, rows)
-    body = grid(body) if body else missing("IPD's return along training", "ipd evaluate RUN")
+    body = ""
     for stage, title, colour in (
         ("value", "Values and the quasi-optimal policy", "blue"),
         ("world", "World model", "green"),
         ("cloning", "Behaviour cloning", "gold"),
         ("policy", "IPD policy", "orange"),
     ):
-        curves = figures.curves(run, stage, colour)
-        body += f"<h3>{title}</h3>" + (grid(curves) or missing(f"the stage “{stage}”", TRAIN_AGAIN))
+        drawn = figures.curves(run, stage, colour)
+        body += f"<h3>{title}</h3>" + (grid(*drawn) or missing(f"the stage “{stage}”", TRAIN_AGAIN))
+    along = grid(figures.training(run, rows))
+    body += along or missing("IPD's return along training", "ipd evaluate RUN")
     lead = "Every stage over its updates. Thin lines are seeds, the bold line is their mean."
     return Section("training", "Learning", lead, body)
 
@@ -244,14 +252,11 @@ def per_seed(caption: str, seeds: Sequence[Seed], fields: Sequence[tuple[str, st
 def audit(run: Run) -> Section:
     """Imagined plans replayed in the simulator."""
     seeds = run.summaries.get("audit", {}).get("seeds", [])
-    drawn = [
-        part(seeds, states) for part in (truth.scatter, truth.by_depth) for states in ("chosen", "random")
-    ]
-    body = grid(*drawn, truth.observation_error(seeds), truth.reliable(seeds))
+    chosen, random = ((truth.scatter(seeds, s), truth.by_depth(seeds, s)) for s in ("chosen", "random"))
+    body = grid(*chosen, truth.observation_error(seeds), *random, truth.reliable(seeds))
     if truth.kinds(seeds):
-        body += html_table(
-            "Imagined plans replayed in the simulator (returns scaled)", *truth.table(seeds), words=2
-        )
+        caption = "Imagined plans replayed in the simulator (returns scaled)"
+        body += html_table(caption, *truth.table(seeds), words=2)
     lead = "Plans made in imagination, replayed in the real simulator from the same states: did they pay?"
     return Section(
         "truth", "Truth check", lead, body or missing("the replay of imagined plans", "ipd audit RUN")
@@ -303,7 +308,8 @@ def about(run: Run) -> Section:
     body = facts("Data", data) if data else missing("a description of the data", TRAIN)
     body += facts("Manifest", run.manifest) if run.manifest else missing("the manifest", TRAIN)
     if run.config:
-        body += f'<details open><summary>config.yaml</summary><pre tabindex="0">{escape(run.config)}</pre></details>'
+        text = f'<pre tabindex="0">{escape(run.config)}</pre>'
+        body += f"<details open><summary>config.yaml</summary>{text}</details>"
     else:
         body += missing("config.yaml", TRAIN)
     return Section("run", "The run", "What went in: data, versions, settings.", body)
