@@ -100,7 +100,7 @@ def result(run: Run, rows: Sequence[Row], wide: bool) -> str:
     x = Axis.fit(
         everything, "return of an episode", include=(min(0.0, *map(np.min, filter(len, everything))),)
     )
-    left, step, top = (176, 46, 110) if wide else (10, 58, 130)
+    left, step, top = (176, 60, 128) if wide else (10, 58, 130)
     height = top + step * len(measured) + 40
     panel = Panel(x, Axis(0, 1, ""), 700 if wide else 360, height, left)
     base = step * len(measured) / (height - 58)
@@ -109,7 +109,7 @@ def result(run: Run, rows: Sequence[Row], wide: bool) -> str:
         panel.histogram(edges, (0.86 - base) * counts / counts.max(), "muted", base=base)
         panel.text(left if not wide else left - 14, 20 if not wide else 104, *_data_label(wide, len(returns)))
     for index, row in enumerate(row for row in rows if not row.seeds):
-        panel.rule(f"{row.label.removeprefix('Data, ')} {number(row.mean)}", x=row.mean, row=index)
+        panel.rule(f"{row.label.lower().replace(',', '')} {number(row.mean)}", x=row.mean, row=index)
     for index, (row, sample) in enumerate(zip(measured, samples, strict=True)):
         y = base * (1 - (index + (0.5 if wide else 0.72)) / len(measured))
         colour = COLOURS.get(row.policy, "purple")

@@ -58,10 +58,9 @@ def one_step(seeds: Sequence[Seed]) -> str:
     index = np.arange(rows.shape[1], dtype=np.float64)
     worst = int(rows.mean(axis=0).argmin())
     panel = Panel(
-        Axis(-0.6, len(index) - 0.4, "dimension of the observation"),
+        Axis(-0.6, len(index) - 0.4, "dimension of the observation", whole=True),
         Axis.fit([rows], "R² on held-out episodes", include=(1.0, 0.9)),
     )
-    panel.rule("perfect", y=1.0)
     for row in rows:
         panel.dots(index, row, "blue", "a seed", "dot")
     panel.dots(index, rows.mean(axis=0), "blue", "mean of seeds", "big")

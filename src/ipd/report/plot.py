@@ -43,6 +43,8 @@ class Axis:
     high: float
     label: str
     log: bool = False
+    whole: bool = False
+    """Only whole numbers have ticks."""
 
     @classmethod
     def fit(
@@ -80,7 +82,9 @@ class Axis:
             return [(f * 10.0**p, _power(f, p)) for f, p in powers if self.low <= f * 10.0**p <= self.high]
         rough = (self.high - self.low) / 5
         size = 10.0 ** math.floor(math.log10(rough))
-        step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough)
+        factors = (1, 2, 5, 10) if self.whole else (1, 2, 2.5, 5, 10)
+        step = next(size * factor for factor in factors if size * factor >= rough)
+        step = max(step, 1.0) if self.whole else step
         values = np.arange(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1) * step
         return [(float(value), short(float(f"{value:.6g}"))) for value in values]
 
@@ -134,7 +138,7 @@ class Panel:
         seen = np.isfinite(np.asarray(xs, np.float64)) & np.isfinite(np.asarray(ys, np.float64))
         path = "".join(f"M{_at(u)} {_at(v)}h0" for u, v, ok in zip(across, down, seen, strict=True) if ok)
         self._marks.append(f'<path class="s-{colour} {size}" d="{path}"/>')
-        self._key(label, colour, f'<path class="s-{colour} big" d="M11 5h0"/>')
+        self._key(label, colour, f'<path class="s-{colour} {size}" d="M11 5h0"/>')
 
     def histogram(
         self,

@@ -13,7 +13,7 @@ from ipd.report import figures, imagination, tables, truth
 from ipd.report.imagination import Seed, average, having
 from ipd.report.plot import percent
 from ipd.report.read import Run, floats
-from ipd.report.tables import LABELS, Row, number, span
+from ipd.report.tables import Row, number, span
 
 TRAIN = "ipd train --out RUN"
 TRAIN_AGAIN = "the same ipd train command again"
@@ -110,12 +110,13 @@ def checks(run: Run, rows: Sequence[Row]) -> list[tuple[str, str]]:
         items.append(
             ("yes" if ours.low > top else "no", f"the interval {beats} the data's best decile, {number(top)}")
         )
-    for policy in ("cloning", "quasi_optimal"):
+    names = {"cloning": "behaviour cloning", "quasi_optimal": "the quasi-optimal policy that guided it"}
+    for policy, name in names.items():
         if policy in found:
             gain, low, high = tables.difference(samples, tables.last(run.evaluations, policy))
             state = "yes" if low > 0 else "no"
             side = f"{number(abs(gain))} {'above' if gain >= 0 else 'below'}"
-            items.append((state, f"{side} {LABELS[policy].lower()} (95 % interval {span(low, high)})"))
+            items.append((state, f"{side} {name} (95 % interval {span(low, high)})"))
     return items + truth_checks(run.summaries.get("audit", {}).get("seeds", []))
 
 
@@ -155,14 +156,15 @@ def first_screen(run: Run, rows: Sequence[Row]) -> str:
     marks = {"yes": "✓", "no": "✗", "open": "○"}
     spoken = {"yes": "Yes", "no": "No", "open": "Open"}
     believe = "".join(
-        f'<li class="{state}"><span role="img" aria-label="{spoken[state]}:">{marks[state]}</span> '
+        f'<li class="{state}"><span role="img" aria-label="{spoken[state]}:">{marks[state]}</span>'
         f"{escape(text[0].upper() + text[1:])}</li>"
         for state, text in checks(run, rows)
     )
     believe = f'<div class="believe"><h2>Can I believe it?</h2><ul>{believe}</ul></div>' if believe else ""
     head = f'<p class="kicker">{escape(kicker)}</p><h1>{escape(verdict(rows))}</h1>'
     lead = f'<p class="lead">{escape(story(run, rows))}</p>'
-    return f'<header id="result">{head}{lead}<div class="first">{chart}<div>{table}{believe}</div></div></header>'
+    first = f'<div class="first">{chart}<div>{table}{believe}</div></div>'
+    return f'<header id="result">{head}{lead}{first}</header>'
 
 
 RESULT_SAY = (
@@ -178,17 +180,17 @@ def all_sections(run: Run, rows: Sequence[Row]) -> list[Section]:
 
 def training(run: Run, rows: Sequence[Row]) -> Section:
     """Learning curves of every stage."""
-    body = ""
+    body, along = "", figures.training(run, rows)
     for stage, title, colour in (
         ("value", "Values and the quasi-optimal policy", "blue"),
         ("world", "World model", "green"),
         ("cloning", "Behaviour cloning", "gold"),
         ("policy", "IPD policy", "orange"),
     ):
-        drawn = figures.curves(run, stage, colour)
+        drawn = [along] * (stage == "policy") + figures.curves(run, stage, colour)
         body += f"<h3>{title}</h3>" + (grid(*drawn) or missing(f"the stage “{stage}”", TRAIN_AGAIN))
-    along = grid(figures.training(run, rows))
-    body += along or missing("IPD's return along training", "ipd evaluate RUN")
+        if stage == "policy" and not along:
+            body += missing("IPD's return along training", "ipd evaluate RUN")
     lead = "Every stage over its updates. Thin lines are seeds, the bold line is their mean."
     return Section("training", "Learning", lead, body)
 
@@ -217,7 +219,7 @@ def world(run: Run) -> Section:
             caption, ["uncertainty, over pairs", *(f"depth {depth}" for depth in depths)], lines
         )
     fields = (("κ", "kappa"), ("accepted held-out", "accepted_held_out"), ("reward R²", "reward_r2"))
-    body += per_seed("The world model by seed", seeds, fields)
+    body += per_seed(run, "The world model by seed", seeds, fields)
     lead = "On episodes it has never seen: how far it can be followed, and whether it knows where not to be."
     return Section("world", "The world model", lead, body)
 
@@ -232,19 +234,21 @@ def augmentation(run: Run) -> Section:
         (name.replace("_", " "), name)
         for name in ("candidates", "selected", "kept_segments", "kept_steps", "accepted_first", "mean_length")
     )
-    body += per_seed("Counts by seed", seeds, fields)
+    body += per_seed(run, "Counts by seed", seeds, fields)
     lead = "Where planning in the model promised more than the log holds, an imagined segment joins the data."
     return Section("augmentation", "Augmentation", lead, body)
 
 
-def per_seed(caption: str, seeds: Sequence[Seed], fields: Sequence[tuple[str, str]]) -> str:
+def per_seed(run: Run, caption: str, seeds: Sequence[Seed], fields: Sequence[tuple[str, str]]) -> str:
     """One line a seed with the fields that any of them has."""
     fields = [(label, name) for label, name in fields if having(seeds, name)]
     if not fields:
         return ""
+    names = run.manifest.get("seeds")
+    names = names if isinstance(names, list) and len(names) == len(seeds) else range(len(seeds))
     lines = [
-        [str(index), *(number(average([seed.get(name)])) for _, name in fields)]
-        for index, seed in enumerate(seeds)
+        [str(name), *(number(average([seed.get(field)])) for _, field in fields)]
+        for name, seed in zip(names, seeds, strict=True)
     ]
     return html_table(caption, ["seed", *(label for label, _ in fields)], lines)
 
