@@ -26,6 +26,10 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "log_variance": ("predicted log-variance of the change, mean over members", "log std^2"),
     "held_out_error": ("squared error on held-out episodes, mean over members", "std^2"),
     "best_error": ("smallest held-out error so far, mean over members", "std^2"),
+    "action_error": ("squared difference of predicted and logged (or imagined) action", "action^2"),
+    "policy_loss": ("loss of the sequence policy (Eq. 26)", "action^2"),
+    "q_gain": ("smallest Q of the policy's action minus that of the data's", "scaled reward"),
+    "gradient_norm": ("norm of the gradient before clipping", "loss per weight"),
 }
 """Name -> (meaning, unit) of every metric; values are means over the updates since the record before."""
 
@@ -54,6 +58,15 @@ class MetricsLog:
                 record = {"stage": stage, "step": step, "seed": seed}
                 record |= {name: _number(value[row]) for name, value in sorted(values.items())}
                 file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def take_over(self, other: Path, stage: str) -> None:
+        """Replaces what is logged of `stage` by what another run logged of it."""
+        self.resume(stage, -1)
+        mine = self._path.read_text() if self._path.exists() else ""
+        lines = other.read_text().splitlines(keepends=True)
+        files.write_bytes(
+            self._path, (mine + "".join(line for line in lines if _is_later(line, stage, -1))).encode()
+        )
 
     def sync(self) -> None:
         """Makes all records durable; called before the checkpoint that counts on them."""

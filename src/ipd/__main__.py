@@ -1,0 +1,5 @@
+"""`python -m ipd`."""
+
+from ipd.cli import main
+
+raise SystemExit(main())

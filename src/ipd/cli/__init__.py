@@ -1,0 +1,87 @@
+"""The command line. `main` dispatches by hand, so that help needs neither tyro nor JAX.
+
+Exit 0: done. 1: the run failed. 2: the input or the command was wrong. The last line of stderr says
+what, where, and what would mend it; a traceback only with --debug.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "demo": "bundled Hopper data, every stage, a page at the end (about ten minutes)",
+    "train": "learn from a dataset: value, world model, imagination, policy; evaluate; write the page",
+    "evaluate": "try a run's finished policies again in the real task",
+    "audit": "replay imagined plans in the simulator and compare",
+    "report": "write a run's page again and print its table",
+    "data": "check or describe a dataset",
+    "doctor": "what is installed, what is missing, whether a task steps",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(_help())
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("ipd"))
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"ipd: no command '{words[0]}'; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        command: Callable[[list[str]], int] = import_module(f"ipd.cli.{words[0]}").main
+        return command(words[1:])
+    except KeyboardInterrupt:
+        print(f"ipd {words[0]}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        code, line = _verdict(error)
+        print(f"ipd {words[0]}: {' '.join(line.split())}", file=sys.stderr)
+        return code
+
+
+def _verdict(error: Exception) -> tuple[int, str]:
+    """Exit code and line for whatever went wrong."""
+    from ipd.data.episodes import DataError
+    from ipd.evaluation.scores import ScoreError
+    from ipd.evaluation.tasks import TaskError
+    from ipd.report.read import ReportError
+    from ipd.runs.errors import InputError, RunFailed
+
+    if isinstance(error, (InputError, DataError, TaskError, ReportError, ScoreError)):
+        return 2, str(error)
+    if isinstance(error, RunFailed):
+        return 1, str(error)
+    if isinstance(error, OSError) and error.filename:
+        return (
+            1,
+            f"{error.filename}: {error.strerror}; see that it can be read and written and that the disk has room",
+        )
+    return 1, f"{type(error).__name__}: {error}; the same command with --debug shows where"
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ipd COMMAND [OPTIONS]",
+            "",
+            "Imaginary Planning Distillation: learn a policy from logged data that is better than the data.",
+            "",
+            *lines,
+            "",
+            "`ipd COMMAND --help` lists its options; --debug shows tracebacks.",
+        ]
+    )

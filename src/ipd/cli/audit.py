@@ -1,0 +1,39 @@
+"""`ipd audit`: imagined plans carried out in the simulator."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ipd.cli.options import keep_compiled, parse, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """Compare what a run imagined with what its task's simulator does; nothing is trained."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's directory."""
+
+
+def main(argv: list[str]) -> int:
+    """Parses, audits, prints one line a comparison."""
+    options = parse(Audit, argv, "audit")
+    keep_compiled()
+    from ipd.runs import files, rundir, stages
+
+    page = stages.audit(options.run)
+    seeds = rundir.read_job(options.run).seeds
+    told = files.read_json(options.run / "stages" / "audit" / "summary.json")["seeds"]
+    for seed, entry in zip(seeds, told, strict=True):
+        say(f"seed {seed}: recorded steps replay to {entry['replay_error']:.2g}")
+        for row in entry["rows"]:
+            say(
+                f"  {row['states']:7} {row['planner']:7} {row['count']:4} states  better in {row['better']:.0%}  "
+                f"gain {row['gain']:.1f} (imagined {row['imagined_gain']:.1f})"
+            )
+    say(f"page: {page}")
+    return 0

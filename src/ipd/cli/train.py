@@ -1,0 +1,53 @@
+"""`ipd train`: every stage of the method on one dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ipd.cli.options import keep_compiled, parse, value_of
+from ipd.config import Config
+from ipd.presets import with_task
+from ipd.runs.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Learn a policy from logged data. Interrupted, the same command goes on where it stopped."""
+
+    data: str
+    """A D4RL .hdf5, an .npz, or bundled:hopper-medium-replay."""
+    out: Path
+    """The run's directory; made if missing."""
+    env: str | None = None
+    """Task to try the policy in, such as Hopper-v4; without one, what the data file says."""
+    seeds: int = 1
+    """How many seeds, counted from 0; they train side by side."""
+    reuse: Path | None = None
+    """Another run: take its finished stages where they are what this one would make."""
+    checkpoint_seconds: float = 30.0
+    """Time between checkpoints."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = Config()
+
+
+def main(argv: list[str]) -> int:
+    """Parses, trains, prints the table."""
+    try:
+        config = with_task(
+            value_of(argv, "preset") or "default", value_of(argv, "env"), value_of(argv, "data") or ""
+        )
+    except KeyError as error:
+        raise InputError(f"--preset: {error.args[0]}") from error
+    options = parse(Train, argv, "train", Train(data=tyro.MISSING, out=tyro.MISSING, config=config))
+    keep_compiled()
+    from ipd.cli.report import print_table
+    from ipd.runs.rundir import Job
+    from ipd.runs.stages import execute
+
+    job = Job(options.data, options.env, tuple(range(options.seeds)), options.config)
+    page = execute(options.out, job, checkpoint_seconds=options.checkpoint_seconds, reuse=options.reuse)
+    print_table(options.out, page)
+    return 0

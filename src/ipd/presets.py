@@ -1,0 +1,170 @@
+"""Named configurations. A preset only changes values; `paper` changes none.
+
+`preset("cpu")`, or with ablations after a plus: `preset("cpu+greedy+no-q-term")`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ipd.config import Config
+
+Overrides = Mapping[str, Any]
+"""Dotted field -> value."""
+
+PRESETS: dict[str, Overrides] = {
+    "paper": {},
+    "literal": {"world.loss": "literal"},
+    "default": {
+        "value.steps": 200_000,
+        "world.steps": 60_000,
+        "augment.augment_ratio": 2.0,
+        "policy.steps": 50_000,
+        "cloning.steps": 50_000,
+    },
+    "cpu": {
+        "value.steps": 40_000,
+        "world.steps": 16_000,
+        "world.variance_decay_steps": 1e4,
+        "augment.augment_ratio": 2.0,
+        "policy.steps": 12_000,
+        "policy.layers": 2,
+        "policy.width": 96,
+        "policy.context_len": 10,
+        "policy.batch_size": 128,
+        "policy.learning_rate": 1e-3,
+        "cloning.steps": 12_000,
+    },
+    "demo": {
+        "value.steps": 20_000,
+        "world.steps": 5_000,
+        "world.hidden": (128, 128, 128),
+        "world.learning_rate": 1e-3,
+        "world.variance_decay_steps": 2_500.0,
+        "world.validate_every": 500,
+        "augment.augment_ratio": 2.0,
+        "policy.steps": 4_000,
+        "policy.layers": 2,
+        "policy.heads": 2,
+        "policy.width": 64,
+        "policy.context_len": 8,
+        "policy.batch_size": 128,
+        "policy.learning_rate": 1e-3,
+        "policy.snapshots": 3,
+        "cloning.steps": 5_000,
+        "evaluate.episodes": 5,
+    },
+    "tiny": {
+        "value.steps": 60,
+        "value.batch_size": 16,
+        "value.hidden": (16, 16),
+        "world.steps": 60,
+        "world.batch_size": 16,
+        "world.hidden": (16, 16),
+        "world.validate_every": 20,
+        "world.variance_decay_steps": 30.0,
+        "augment.history_steps": 3,
+        "augment.imagine_steps": 3,
+        "augment.plan_steps": 3,
+        "augment.augment_ratio": 0.2,
+        "augment.batch_size": 256,
+        "policy.steps": 60,
+        "policy.batch_size": 8,
+        "policy.layers": 1,
+        "policy.heads": 2,
+        "policy.width": 16,
+        "policy.context_len": 5,
+        "policy.snapshots": 2,
+        "cloning.steps": 60,
+        "cloning.batch_size": 16,
+        "cloning.hidden": (16, 16),
+        "evaluate.episodes": 1,
+        "evaluate.final_episodes": 2,
+    },
+}
+
+ABLATIONS: dict[str, Overrides] = {
+    "no-augmentation": {"augment.enabled": False, "policy.mix": 0.0},
+    "no-q-term": {"policy.q_weight": 0.0},
+    "greedy": {"augment.num_plans": 1, "augment.plan_noise": 0.0},
+    "hindsight": {"policy.prompt": "hindsight"},
+    "max-prompt": {"policy.prompt": "max"},
+    "dual": {"world.uncertainty": "dual"},
+    "disagreement": {"world.uncertainty": "disagreement"},
+}
+
+TASKS: tuple[tuple[str, Overrides], ...] = (
+    (r"halfcheetah", {"policy.q_weight": 5.0}),
+    (r"hopper", {"policy.q_weight": 1.0}),
+    (r"hopper.*replay", {"policy.q_weight": 3.0}),
+    (r"walker2d", {"policy.q_weight": 2.0}),
+    (r"pen|hammer|door|relocate", {"policy.q_weight": 0.1}),
+    (r"pen|hammer|door|relocate|kitchen", {"value.inverse_temperature": 0.5}),
+    (r"pen|hammer|door|relocate|kitchen", {"value.dropout": 0.1, "policy.dropout": 0.1}),
+    (r"kitchen", {"policy.q_weight": 0.01}),
+    (r"kitchen.*complete", {"policy.q_weight": 0.001}),
+)
+"""Pattern in the task's id or the data's name -> overrides; later rows win. Weights of Q are QT's."""
+
+
+def preset(name: str) -> Config:
+    """The configuration of a name from `PRESETS`, then `+` and names from `ABLATIONS`; `KeyError` names a stranger."""
+    return with_task(name, None)
+
+
+def with_task(name: str, task: str | None, source: str = "") -> Config:
+    """`preset(name)` with the adjustments of a task; an ablation has the last word."""
+    base, *ablations = name.split("+")
+    if base not in PRESETS:
+        raise KeyError(f"unknown preset '{base}'; there are: {', '.join(PRESETS)}")
+    for ablation in ablations:
+        if ablation not in ABLATIONS:
+            raise KeyError(f"unknown ablation '{ablation}'; there are: {', '.join(ABLATIONS)}")
+    config = for_task(override(Config(), PRESETS[base]), task, source)
+    for ablation in ablations:
+        config = override(config, ABLATIONS[ablation])
+    return dataclasses.replace(config, preset=name)
+
+
+def for_task(config: Config, task: str | None, source: str = "") -> Config:
+    """`config` adjusted to a task, known by its id or by the name of the data."""
+    text = f"{task or ''} {re.split(r'[/:]', source)[-1]}".lower()
+    for pattern, overrides in TASKS:
+        if re.search(pattern, text):
+            config = override(config, overrides)
+    return config
+
+
+def override(config: Config, overrides: Overrides) -> Config:
+    """`config` with some dotted fields changed."""
+    for field, value in overrides.items():
+        stage, name = field.split(".")
+        config = dataclasses.replace(
+            config, **{stage: dataclasses.replace(getattr(config, stage), **{name: value})}
+        )
+    return config
+
+
+def problems(config: Config) -> list[str]:
+    """What cannot be meant in `config`, one line each: numbers out of range, sizes that do not fit."""
+    found = []
+    may_be_zero = {"evaluate.rerank", "evaluate.episodes", "policy.snapshots"}
+    shares = {"world.held_out", "policy.mix", "policy.shorten", "value.expectile", "value.huber_quantile",
+              "value.discount", "world.threshold_quantile", "value.dropout", "policy.dropout", "value.polyak"}  # fmt: skip
+    for stage in dataclasses.fields(config):
+        section = getattr(config, stage.name)
+        for field in dataclasses.fields(section) if dataclasses.is_dataclass(section) else ():
+            name, value = f"{stage.name}.{field.name}", getattr(section, field.name)
+            whole = value if isinstance(value, tuple) else (value,)
+            if any(type(v) is int and v < (0 if name in may_be_zero else 1) for v in whole):
+                found.append(f"--{name} {value}: must be at least {0 if name in may_be_zero else 1}")
+            if name in shares and not 0 <= value <= 1:
+                found.append(f"--{name} {value}: must lie in [0, 1]")
+    if config.policy.width % config.policy.heads:
+        found.append(
+            f"--policy.width {config.policy.width}: must be a multiple of --policy.heads {config.policy.heads}"
+        )
+    return found

@@ -1,0 +1,216 @@
+"""What every stage is given, and the mechanics they share: keys, fingerprints, done or not, re-use."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ipd
+from ipd.config import Config, content_hash
+from ipd.data.episodes import Episodes, Normaliser, to_steps
+from ipd.evaluation.tasks import Task
+from ipd.runs import files
+from ipd.runs.checkpoint import CheckpointStore
+from ipd.runs.loop import Schedule
+from ipd.runs.metrics import MetricsLog
+from ipd.runs.progress import Progress
+from ipd.runs.rundir import Job
+from ipd.types import Spec, Steps
+
+STAGES = ("value", "world", "cloning", "augment", "policy", "evaluate", "audit")
+"""In the order in which they run; the position is part of every random key."""
+
+_LEARNING = ("types.py", "maths", "nn", "data/episodes.py", "value", "runs/loop.py")
+_IMAGINING = ("planning", "world", "runs/imagination.py")
+CODE: dict[str, tuple[str, ...]] = {
+    "value": (*_LEARNING, "runs/learning.py"),
+    "world": (*_LEARNING, "world", "runs/learning.py", "evaluation/world_quality.py"),
+    "cloning": (*_LEARNING, "baselines/cloning.py", "runs/learning.py"),
+    "augment": (*_LEARNING, *_IMAGINING),
+    "policy": (*_LEARNING, "policy", "runs/learning.py", "runs/imagination.py"),
+    "evaluate": ("nn", "policy", "value", "evaluation", "runs/judging.py"),
+    "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),
+}
+"""Files of the package, or folders, on which a stage's result depends; a change there repeats the stage."""
+
+OUTPUTS = {"augment": ("augmented.hdf5",), "evaluate": ("evaluations.csv",)}
+"""What a stage leaves outside its own folder."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One run at work."""
+
+    folder: Path
+    job: Job
+    task: Task | None
+    load: Callable[[], Episodes]
+    digest: str
+    """Of the data."""
+    normaliser: Normaliser
+    spec: Spec
+    progress: Progress
+    checkpoint_seconds: float = 30.0
+    reuse: Path | None = None
+    """Another run, whose finished stages are taken where they are what this one would make."""
+    trusted: frozenset[str] = frozenset()
+    """Stages that are taken as they are once finished, by whichever version of the code."""
+
+    @property
+    def config(self) -> Config:
+        return self.job.config
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.job.seeds
+
+    @cached_property
+    def episodes(self) -> Episodes:
+        """The data; read when first asked for."""
+        return self.load()
+
+    @cached_property
+    def steps(self) -> Steps:
+        """All logged steps in learner's units, NumPy."""
+        return to_steps(self.episodes, self.normaliser)
+
+    @cached_property
+    def log(self) -> MetricsLog:
+        return MetricsLog(self.folder / "metrics.jsonl", self.seeds)
+
+    def stage_folder(self, stage: str) -> Path:
+        """Where a stage keeps its files."""
+        return self.folder / "stages" / stage
+
+    def keys(self, stage: str) -> jax.Array:
+        """One random key a seed."""
+        number = STAGES.index(stage) + 1
+        return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), number))(
+            jnp.asarray(self.seeds)
+        )
+
+    def store(self, stage: str, fingerprint: str) -> CheckpointStore:
+        """The checkpoints of a stage."""
+        return CheckpointStore(self.stage_folder(stage), fingerprint)
+
+    def schedule(self, steps: int, **more: Any) -> Schedule:
+        """About 200 records of metrics, none of less than 10 or more than 1,000 updates."""
+        return Schedule(
+            steps, min(max(steps // 200, 10), 1_000), checkpoint_seconds=self.checkpoint_seconds, **more
+        )
+
+    def summary(self, stage: str) -> Any:
+        """summary.json of a finished stage."""
+        return files.read_json(self.stage_folder(stage) / "summary.json")
+
+    def fingerprint(self, stage: str, settings: Any, inputs: tuple[str, ...] = ()) -> str:
+        """Changes with whatever could change the stage's result."""
+        shared = (self.digest, self.normaliser.to_dict(), self.spec, self.seeds)
+        task = None if self.task is None else (self.task.id, self.task.versions)
+        return content_hash(stage, settings, inputs, *shared, task, code_digest(stage))
+
+    def finish(self, stage: str, fingerprint: str, work: Callable[[], dict[str, Any]]) -> str:
+        """Does `work` unless it is done already, here or in the run to re-use; its result is the summary.
+
+        done.json is written last, so a stage is finished exactly when it is there. Returns the
+        fingerprint of what was made; it is not the one given only for a trusted stage.
+        """
+        folder = self.stage_folder(stage)
+        done = folder / "done.json"
+        made = str(files.read_json(done).get("fingerprint")) if done.exists() else None
+        if made is not None and (made == fingerprint or stage in self.trusted):
+            self.progress.say(f"{stage}: done before")
+            return made
+        done.unlink(missing_ok=True)
+        if self._take_over(stage, fingerprint):
+            self.progress.say(f"{stage}: taken from {self.reuse}")
+            return fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        self.store(stage, fingerprint).clean()
+        summary = work()
+        files.write_json(folder / "summary.json", summary)
+        files.write_json(done, {"fingerprint": fingerprint})
+        return fingerprint
+
+    def _take_over(self, stage: str, fingerprint: str) -> bool:
+        other = None if self.reuse is None else self.reuse / "stages" / stage
+        if other is None or self.reuse is None or not (other / "done.json").exists():
+            return False
+        if files.read_json(other / "done.json").get("fingerprint") != fingerprint:
+            return False
+        folder = self.stage_folder(stage)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.log.take_over(self.reuse / "metrics.jsonl", stage)
+        sources = [path for path in sorted(other.iterdir()) if path.name != "done.json"]
+        pairs = [(path, folder / path.name) for path in sources]
+        pairs += [(self.reuse / name, self.folder / name) for name in OUTPUTS.get(stage, ())]
+        for source, target in [*pairs, (other / "done.json", folder / "done.json")]:
+            with files.replacing(target) as partial:
+                shutil.copyfile(source, partial)
+        return True
+
+
+def code_digest(stage: str) -> str:
+    """Of the source files that `CODE` names for `stage`."""
+    root = Path(ipd.__file__).parent
+    total = hashlib.sha256()
+    for name in CODE[stage]:
+        for path in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
+            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def unstack(tree: Any, row: int) -> Any:
+    """One seed out of a stacked pytree of arrays."""
+    return jax.tree.map(lambda leaf: leaf[row], tree)
+
+
+def data_summary(episodes: Episodes) -> dict[str, Any]:
+    """What the page says of the data (docs/architecture.md); returns in logged units."""
+    returns, lengths = episodes.returns, episodes.lengths
+    best = np.sort(returns)[-max(1, round(0.1 * len(returns))) :]
+    return {
+        "source": episodes.source,
+        "task": episodes.task,
+        "digest": episodes.digest,
+        "episodes": episodes.num_episodes,
+        "steps": episodes.num_steps,
+        "observation_size": episodes.observation_size,
+        "action_size": episodes.action_size,
+        "return": {
+            "mean": float(returns.mean()),
+            "std": float(returns.std()),
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+            "quantiles": {str(q): float(np.quantile(returns, q / 100)) for q in (5, 25, 50, 75, 95)},
+            "best_decile": float(best.mean()),
+        },
+        "returns": returns.tolist(),
+        "lengths": lengths.tolist(),
+        "terminated": int(episodes.terminated.sum()),
+        "truncated": int(episodes.truncated.sum()),
+    }
+
+
+def plain(value: Any) -> Any:
+    """`value` with NumPy and JAX scalars and arrays as JSON numbers and lists; NaN and infinity as null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    json.dumps(value)
+    return value

@@ -1,0 +1,177 @@
+"""A run directory: created whole or not at all, opened by one process at a time, never with another config."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ipd.config import Config
+from ipd.runs import files
+from ipd.runs.errors import InputError
+
+PACKAGES = (
+    "ipd",
+    "jax",
+    "jaxlib",
+    "equinox",
+    "optax",
+    "numpy",
+    "h5py",
+    "gymnasium",
+    "gymnasium-robotics",
+    "mujoco",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a run is to do; `config.yaml` is this and nothing else."""
+
+    data: str
+    """Source of the data, as `ipd.data.sources.load` takes it."""
+    task: str | None
+    """Gymnasium id; None trains without evaluating."""
+    seeds: tuple[int, ...]
+    config: Config
+
+
+def to_plain(job: Job) -> dict[str, Any]:
+    """The job as nested dicts and lists, in reading order."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return list(value) if isinstance(value, tuple) else value
+
+    values = plain(job)
+    return {key: values[key] for key in ("data", "task", "seeds")} | values["config"]
+
+
+def from_plain(values: dict[str, Any], path: Path) -> Job:
+    """The inverse of `to_plain`; `InputError` names the field that is missing, strange or of the wrong type."""
+
+    def build(example: Any, values: Any, where: str) -> Any:
+        if dataclasses.is_dataclass(example) and not isinstance(example, type):
+            names = [field.name for field in dataclasses.fields(example)]
+            odd = sorted(set(values) ^ set(names)) if isinstance(values, dict) else [where]
+            if odd:
+                raise InputError(
+                    f"{path}: field {where}{odd[0]} is missing or unknown; this version cannot read it"
+                )
+            parts = {name: build(getattr(example, name), values[name], f"{where}{name}.") for name in names}
+            return type(example)(**parts)
+        if isinstance(example, tuple) and isinstance(values, list):
+            return tuple(values)
+        if isinstance(example, float) and isinstance(values, int):
+            return float(values)
+        if type(values) is not type(example):
+            raise InputError(
+                f"{path}: field {where.rstrip('.')} is {values!r}, expected a {type(example).__name__}"
+            )
+        return values
+
+    try:
+        rest = dict(values)
+        data, task, seeds = str(rest.pop("data")), rest.pop("task"), tuple(int(s) for s in rest.pop("seeds"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: data, task or seeds cannot be read ({error!r})") from error
+    return Job(data, task, seeds, build(Config(), rest, ""))
+
+
+def read_job(folder: Path) -> Job:
+    """The job of the run in `folder`."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: not a run directory (no config.yaml); `ipd train --out {folder}` makes one"
+        )
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); restore it") from error
+    return from_plain(values, path)
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Writes config.yaml."""
+    files.write_bytes(folder / "config.yaml", yaml.safe_dump(to_plain(job), sort_keys=False).encode())
+
+
+def differences(old: Job, new: Job) -> list[str]:
+    """Dotted fields in which two jobs differ, each as `name: old -> new`. The source's name does not count."""
+
+    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return found
+
+    mine, other = flat(to_plain(old)), flat(to_plain(new))
+    return [
+        f"{key}: {mine[key]} -> {other[key]}" for key in mine if key != "data" and mine[key] != other[key]
+    ]
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds RUN/lock; `InputError` where another process does. The kernel frees it when the process dies."""
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            cure = "wait for it to end, or choose another --out"
+            raise InputError(f"{folder}: another process is working on this run; {cure}") from error
+        files.remove_partial(folder)
+        yield
+
+
+def claim(folder: Path, job: Job, manifest: dict[str, Any]) -> list[str]:
+    """Makes `folder` the run of `job`, or checks that it already is; call it with the lock held.
+
+    `InputError` where it holds another config or other data. Returns the package versions that
+    changed since the run began, one line each.
+    """
+    if not (folder / "config.yaml").exists():
+        files.write_json(folder / "manifest.json", manifest)
+        write_job(folder, job)
+        return []
+    changed = differences(read_job(folder), job)
+    if changed:
+        text = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
+        raise InputError(f"{folder}: holds a run of another config ({text}); choose another --out")
+    old = files.read_json(folder / "manifest.json")
+    if old["data"]["digest"] != manifest["data"]["digest"]:
+        raise InputError(
+            f"{folder}: began with other data (digest {old['data']['digest']}, {manifest['data']['source']} has "
+            f"{manifest['data']['digest']}); choose another --out"
+        )
+    was, now = old["versions"], manifest["versions"]
+    return [f"{name} was {was.get(name)}, is {now.get(name)}" for name in now if was.get(name) != now[name]]
+
+
+def require_usable(folder: Path) -> None:
+    """`InputError` where `folder` is a file, or holds things but no run."""
+    if folder.is_dir():
+        strangers = [path.name for path in folder.iterdir() if path.name not in {"lock", "manifest.json"}]
+        strangers = [name for name in strangers if not name.endswith(files.PARTIAL)]
+        if strangers and not (folder / "config.yaml").exists():
+            raise InputError(f"{folder}: not empty and not a run ({strangers[0]}); choose another --out")
+    elif folder.exists():
+        raise InputError(f"{folder}: is a file; choose another --out")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,0 +1,221 @@
+"""The pipeline: value | world -> augment -> policy -> evaluate -> audit -> page, cloning beside it.
+
+`execute` may be killed at any instant; called again with the same job it goes on where the files
+say it was, and on a CPU ends with the same bytes as a run that was never killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ipd.config import Config
+from ipd.data.episodes import (
+    Episodes,
+    Normaliser,
+    fit_normaliser,
+    locomotion_reward_scale,
+    require_sizes,
+    require_windows,
+)
+from ipd.data.sources import load as load_data
+from ipd.evaluation.tasks import Task
+from ipd.evaluation.tasks import task as find_task
+from ipd.policy.act import Controller
+from ipd.presets import problems, with_task
+from ipd.report import page
+from ipd.runs import files, imagination, judging, learning, rundir
+from ipd.runs.context import STAGES, Run, data_summary
+from ipd.runs.errors import InputError
+from ipd.runs.progress import Progress
+from ipd.runs.rundir import Job
+from ipd.types import Spec
+
+LEARNED = frozenset({"value", "world", "cloning", "augment", "policy"})
+
+
+def train(
+    data: str, out: str | Path, env: str | None = None, config: Config | str = "default", seeds: int = 1
+) -> Path:
+    """Every stage of the method on `data`, in the run directory `out`; returns its page.
+
+    `config` is a `Config` or a preset's name, which is adjusted to the task; `seeds` counts from 0.
+    Called again after an interruption it goes on. Raises as `execute` does, `KeyError` for an
+    unknown preset.
+    """
+    chosen = with_task(config, env, data) if isinstance(config, str) else config
+    return execute(Path(out), Job(data, env, tuple(range(seeds)), chosen))
+
+
+def execute(
+    folder: Path,
+    job: Job,
+    progress: Progress | None = None,
+    checkpoint_seconds: float = 30.0,
+    reuse: Path | None = None,
+) -> Path:
+    """Runs all stages of `job` in `folder` and writes the page, whose path is returned.
+
+    Nothing is written before data, task and config have been found fit for each other. Raises
+    `InputError`, `DataError` or `TaskError` where they are not, `RunFailed` where the run goes wrong.
+    """
+    wrong = problems(job.config)
+    if wrong or not job.seeds or len(set(job.seeds)) < len(job.seeds):
+        raise InputError("; ".join(wrong) or "--seeds: at least one is needed, and each only once")
+    rundir.require_usable(folder)
+    if reuse is not None:
+        rundir.read_job(reuse)
+    episodes = load_data(job.data, job.task)
+    task = None if episodes.task is None else find_task(episodes.task)
+    job = dataclasses.replace(job, task=None if task is None else task.id)
+    normaliser = _fit(episodes, task, job)
+    spec = learning.spec_of(episodes, None if task is None else task.horizon)
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = progress or Progress(folder / "timing.jsonl")
+    with rundir.locked(folder):
+        for change in rundir.claim(folder, job, _manifest(job, episodes, task, spec)):
+            progress.say(f"note: since this run began, {change}")
+        files.write_json(folder / "normaliser.json", normaliser.to_dict())
+        files.write_json(folder / "stages" / "data" / "summary.json", data_summary(episodes))
+        _pipeline(
+            Run(
+                folder, job, task, lambda: episodes, episodes.digest, normaliser, spec, progress,
+                checkpoint_seconds, reuse,
+            )
+        )  # fmt: skip
+        return page.write(folder)
+
+
+def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
+    """The bridge between units, once the data have been found fit for task and config."""
+    config = job.config.augment
+    if config.enabled:
+        require_windows(episodes, config.history_steps, config.imagine_steps)
+        learning.require_held_out(episodes)
+    if task is None:
+        return fit_normaliser(episodes)
+    require_sizes(episodes, task.observation_size, task.action_size, task.id)
+    scale = locomotion_reward_scale(episodes) if task.locomotion else None
+    return fit_normaliser(episodes, task.action_low, task.action_high, scale)
+
+
+def _pipeline(run: Run) -> None:
+    values, cloning = learning.value(run), learning.cloning(run)
+    augmented = None
+    if run.config.augment.enabled:
+        world, split = learning.world(run)
+        augmented = imagination.augment(run, values, world, split)
+    policy = learning.policy(run, values, augmented)
+    if run.task is None:
+        run.progress.say("no task was named (--env): the policy is trained, not tried")
+        return
+    judging.evaluate(run, run.task, values, cloning, policy)
+    if augmented is not None and run.task.settable:
+        judging.audit(run, run.task, values, world, split, augmented)
+
+
+def open_run(folder: Path, task: bool = True) -> Run:
+    """A run with every learned stage finished, as its files say; without `task` none is looked up.
+
+    Raises `InputError` where it is no run or not finished. The data are read only when asked for.
+    """
+    job = rundir.read_job(folder)
+    needed = {"value", "cloning", "policy"} | ({"world", "augment"} if job.config.augment.enabled else set())
+    missing = [
+        stage
+        for stage in STAGES
+        if stage in needed and not (folder / "stages" / stage / "done.json").exists()
+    ]
+    if missing:
+        raise InputError(f"{folder}: stage {missing[0]} is not finished; run the same `ipd train` again")
+    manifest = files.read_json(folder / "manifest.json")
+    found = find_task(job.task) if task and job.task else None
+    return Run(
+        folder,
+        job,
+        found,
+        partial(load_data, job.data, job.task),
+        manifest["data"]["digest"],
+        Normaliser.from_dict(files.read_json(folder / "normaliser.json")),
+        Spec(**manifest["spec"]),
+        Progress(folder / "timing.jsonl"),
+        trusted=LEARNED,
+    )
+
+
+def evaluate(folder: Path, episodes: int | None = None) -> Path:
+    """Tries the finished policies of a run again, with `episodes` each if given; returns the page's path."""
+    run = open_run(folder)
+    task = _task(run)
+    if episodes is not None:
+        if episodes < 1:
+            raise InputError(f"--episodes {episodes}: must be at least 1")
+        evaluation = dataclasses.replace(run.config.evaluate, final_episodes=episodes)
+        config = dataclasses.replace(run.config, evaluate=evaluation)
+        run = dataclasses.replace(run, job=dataclasses.replace(run.job, config=config))
+    with rundir.locked(folder):
+        rundir.write_job(folder, run.job)
+        values = learning.value(run)
+        judging.evaluate(run, task, values, learning.cloning(run), _policy(run, values))
+        return page.write(folder)
+
+
+def audit(folder: Path) -> Path:
+    """Compares imagination with the simulator for a finished run; returns the page's path."""
+    run = open_run(folder)
+    if not run.config.augment.enabled:
+        raise InputError(f"{folder}: the run imagined nothing (--augment.no-enabled); audit one that did")
+    with rundir.locked(folder):
+        values = learning.value(run)
+        world, split = learning.world(run)
+        augmented = imagination.augment(run, values, world, split)
+        judging.audit(run, _task(run), values, world, split, augmented)
+        return page.write(folder)
+
+
+def _task(run: Run) -> Task:
+    if run.task is None:
+        raise InputError(f"{run.folder}: the run has no task to be tried in; train it with --env ID")
+    return run.task
+
+
+def _policy(run: Run, values: learning.Trained) -> learning.Trained:
+    return learning.policy(run, values, "trusted" if run.config.augment.enabled else None)
+
+
+def load(folder: str | Path, seed: int | None = None) -> Controller:
+    """The finished policy of a run, ready to act: `reset()`, then `act(observation)` step by step.
+
+    `seed` is one of the run's seeds (default: the first). Observations and actions are in the
+    task's units, one vector or `(rows, obs)` after `reset(rows)`. Raises `InputError`.
+    """
+    run = dataclasses.replace(open_run(Path(folder), task=False), progress=Progress(quiet=True))
+    seed = run.seeds[0] if seed is None else seed
+    if seed not in run.seeds:
+        raise InputError(f"{folder}: has no seed {seed}; there are {', '.join(map(str, run.seeds))}")
+    row = slice(run.seeds.index(seed), run.seeds.index(seed) + 1)
+    values = learning.value(run)
+    return judging.controller(run, values, _policy(run, values).state, row)
+
+
+def _manifest(job: Job, episodes: Episodes, task: Task | None, spec: Spec) -> dict[str, Any]:
+    """What ran; no clock times, so that equal runs are equal files."""
+    return {
+        "versions": rundir.versions(),
+        "device": jax.default_backend(),
+        "data": {
+            "source": job.data,
+            "digest": episodes.digest,
+            "episodes": episodes.num_episodes,
+            "steps": episodes.num_steps,
+            "remarks": list(episodes.remarks),
+        },
+        "task": None if task is None else {"id": task.id, "horizon": task.horizon, "versions": task.versions},
+        "spec": spec._asdict(),
+        "seeds": list(job.seeds),
+        "stages": list(STAGES),
+    }
