@@ -18,7 +18,9 @@ from ipd.data.sources import load
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("full", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--task", required=True, help="Gymnasium id the data were recorded in")
@@ -43,10 +45,13 @@ def main() -> None:
         for name, array in arrays.items():
             # One chunk a column: bytes of one quantity pack best together.
             chunks = (len(array), *(1 for _ in array.shape[1:]))
-            file.create_dataset(name, data=array, chunks=chunks, compression="gzip", compression_opts=9, shuffle=True)
+            file.create_dataset(
+                name, data=array, chunks=chunks, compression="gzip", compression_opts=9, shuffle=True
+            )
     if load(str(arguments.out)).digest != episodes.digest:
         raise SystemExit(f"{arguments.out} does not read back as what was written")
-    print(f"{episodes.num_steps} steps, {episodes.num_episodes} episodes, {arguments.out.stat().st_size:,} bytes")
+    size = arguments.out.stat().st_size
+    print(f"{episodes.num_steps} steps, {episodes.num_episodes} episodes, {size:,} bytes")
 
 
 if __name__ == "__main__":

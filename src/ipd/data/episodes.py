@@ -77,7 +77,9 @@ class Episodes:
                     f"{len(getattr(self, name))} rows, but {rows} observations", file=self.source, key=name
                 )
         if len(self.starts) < 2 or rows == 0:
-            raise DataError("zero episodes", file=self.source, cure="give a file that holds at least one step")
+            raise DataError(
+                "zero episodes", file=self.source, cure="give a file that holds at least one step"
+            )
         if self.starts[0] != 0 or self.starts[-1] != rows or (np.diff(self.starts) < 1).any():
             raise DataError("starts do not cut the rows into episodes", file=self.source, key="starts")
 
@@ -170,7 +172,8 @@ class Normaliser(NamedTuple):
     def actions(self, logged: npt.ArrayLike) -> FloatArray:
         """(..., act) logged -> [-1, 1]; bitwise the identity for bounds of -1 and 1."""
         centre = (self.action_high + self.action_low) / np.float32(2)
-        return (np.asarray(logged, np.float32) - centre) / self._half_range()
+        scaled = np.divide(np.asarray(logged, np.float32) - centre, self._half_range(), dtype=np.float32)
+        return np.clip(scaled, np.float32(-1), np.float32(1))  # rounding may overshoot by one unit
 
     def raw_actions(self, scaled: npt.ArrayLike) -> FloatArray:
         """(..., act) in [-1, 1] -> logged units, never outside the bounds; the inverse of ``actions``."""
@@ -185,7 +188,7 @@ class Normaliser(NamedTuple):
 
     def _half_range(self) -> FloatArray:
         half = (self.action_high - self.action_low) / np.float32(2)
-        return np.where(half > 0, half, np.float32(1))
+        return np.where(half > 0, half, np.float32(1)).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and floats; exact through JSON and ``from_dict``."""
@@ -219,7 +222,9 @@ def fit_normaliser(
         low, high = episodes.actions.min(0), episodes.actions.max(0)
     return Normaliser(
         observation_mean=episodes.observations.mean(0, dtype=np.float64).astype(np.float32),
-        observation_std=np.maximum(episodes.observations.std(0, dtype=np.float64), SMALLEST_STD).astype(np.float32),
+        observation_std=np.maximum(episodes.observations.std(0, dtype=np.float64), SMALLEST_STD).astype(
+            np.float32
+        ),
         action_low=low,
         action_high=high,
         reward_scale=np.float32(1 if reward_scale is None else reward_scale),

@@ -37,7 +37,16 @@ SIZE_FREE = 64 * 2**20
 """Bytes an array may take whatever the size of its file."""
 DEFLATE_LIMIT = 1_032
 """Deflate packs at most this much; an array that claims more is not in the file."""
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError, OverflowError, zipfile.BadZipFile)
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+    zipfile.BadZipFile,
+)
 
 
 class Entry(NamedTuple):
@@ -61,18 +70,26 @@ def load(source: str, task: str | None = None) -> Episodes:
     with ExitStack() as stack:
         if source.startswith("bundled:"):
             bundled = importlib.resources.files("ipd.data") / "bundled"
-            names = sorted(item.name.removesuffix(".hdf5") for item in bundled.iterdir() if item.name.endswith(".hdf5"))
+            names = sorted(
+                item.name.removesuffix(".hdf5") for item in bundled.iterdir() if item.name.endswith(".hdf5")
+            )
             if source.removeprefix("bundled:") not in names:
-                raise DataError("no such bundled set", file=source, cure="there is bundled:" + ", bundled:".join(names))
+                raise DataError(
+                    "no such bundled set", file=source, cure="there is bundled:" + ", bundled:".join(names)
+                )
             member = bundled / f"{source.removeprefix('bundled:')}.hdf5"
             path = stack.enter_context(importlib.resources.as_file(member))
         else:
             path = Path(source)
         if not path.is_file():
-            raise DataError("no such file", file=source, cure="give the path of a .hdf5 or .npz file, or bundled:NAME")
+            raise DataError(
+                "no such file", file=source, cure="give the path of a .hdf5 or .npz file, or bundled:NAME"
+            )
         readers = {".hdf5": _read_hdf5, ".h5": _read_hdf5, ".npz": _read_npz}
         if path.suffix.lower() not in readers:
-            raise DataError(f"unknown kind of file '{path.suffix}'", file=source, cure="give a .hdf5 or .npz file")
+            raise DataError(
+                f"unknown kind of file '{path.suffix}'", file=source, cure="give a .hdf5 or .npz file"
+            )
         try:
             arrays, own_task = readers[path.suffix.lower()](path, source)
         except DataError:
@@ -95,7 +112,9 @@ def _read_hdf5(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], st
             raise DataError("is a link to elsewhere", file=source, key=key, cure=cure)
         dataset = file[key]
         if not isinstance(dataset, h5py.Dataset):
-            raise DataError("is not an array", file=source, key=key, cure="store the arrays at the top of the file")
+            raise DataError(
+                "is not an array", file=source, key=key, cure="store the arrays at the top of the file"
+            )
         if dataset.is_virtual or dataset.external:
             raise DataError("keeps its values in another file", file=source, key=key, cure=cure)
         # A chunk is unpacked whole, so its declared size counts too.
@@ -113,7 +132,11 @@ def _read_npz(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], str
     def entry(archive: zipfile.ZipFile, key: str) -> Entry:
         with archive.open(f"{key}.npy") as member:
             version = np.lib.format.read_magic(member)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, _, dtype = header(member)
 
         def read() -> npt.NDArray[Any]:
@@ -130,7 +153,9 @@ def _read_npz(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], str
 
 def _require_size(path: Path, size: int, shape: tuple[int, ...], source: str, key: str) -> None:
     if size > max(SIZE_FREE, DEFLATE_LIMIT * path.stat().st_size):
-        message = f"claims shape {shape}, {size:,} bytes, which a file of {path.stat().st_size:,} bytes cannot hold"
+        message = (
+            f"claims shape {shape}, {size:,} bytes, which a file of {path.stat().st_size:,} bytes cannot hold"
+        )
         raise DataError(message, file=source, key=key, cure="the file is damaged; fetch it again")
 
 
@@ -145,17 +170,22 @@ def _read(entries: Mapping[str, Entry], path: Path, source: str) -> dict[str, np
     rows = (entries["observations"].shape or (0,))[0]
     for key, (shape, dtype, _) in entries.items():
         ranks = 2 if key in MATRICES else 1
-        want = f"({'E' if key in ('lengths', 'final_observations') else rows}{', size' if ranks == 2 else ','})"
+        want = (
+            f"({'E' if key in ('lengths', 'final_observations') else rows}{', size' if ranks == 2 else ','})"
+        )
         if len(shape) != ranks or (key not in ("lengths", "final_observations") and shape[0] != rows):
             raise DataError(f"has shape {shape}, expected {want}", file=source, key=key, cure="reshape it")
         if dtype.kind not in "biuf":
             raise DataError(f"holds {dtype}, not numbers", file=source, key=key, cure="store it as float32")
         if 0 in shape:
-            raise DataError(f"zero episodes (shape {shape})", file=source, key=key, cure="record at least one step")
+            raise DataError(
+                f"zero episodes (shape {shape})", file=source, key=key, cure="record at least one step"
+            )
         _require_size(path, math.prod(shape) * max(dtype.itemsize, 4), shape, source, key)
     for key in ("next_observations", "final_observations"):
-        if key in entries and entries[key].shape[1] != entries["observations"].shape[1]:
-            message = f"has {entries[key].shape[1]} dimensions, observations have {entries['observations'].shape[1]}"
+        size = entries["observations"].shape[1]
+        if key in entries and entries[key].shape[1] != size:
+            message = f"has {entries[key].shape[1]} dimensions, observations have {size}"
             raise DataError(message, file=source, key=key, cure="store both with the same dimensions")
     return {key: item.read() for key, item in entries.items()}
 
@@ -180,13 +210,20 @@ def _flags(arrays: Mapping[str, npt.NDArray[Any]], key: str, source: str) -> Boo
     bad = (arrays[key] != 0) & (arrays[key] != 1)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise DataError(f"is {arrays[key][row]}, not 0 or 1", file=source, key=key, row=row, cure="store flags")
+        raise DataError(
+            f"is {arrays[key][row]}, not 0 or 1", file=source, key=key, row=row, cure="store flags"
+        )
     return arrays[key].astype(np.bool_)
 
 
 def _lengths(arrays: Mapping[str, npt.NDArray[Any]], rows: int, source: str) -> IntArray:
     lengths = arrays["lengths"]
-    if lengths.dtype.kind not in "iu" or (lengths < 1).any() or (lengths > rows).any() or lengths.sum() != rows:
+    if (
+        lengths.dtype.kind not in "iu"
+        or (lengths < 1).any()
+        or (lengths > rows).any()
+        or lengths.sum() != rows
+    ):
         message = f"are not whole numbers of at least 1 that add up to {rows} rows"
         raise DataError(message, file=source, key="lengths", cure="store the number of steps of each episode")
     return lengths.astype(np.int64)
@@ -222,22 +259,27 @@ def _episodes(arrays: Mapping[str, npt.NDArray[Any]], source: str, task: str | N
         if "final_observations" in values:
             if len(values["final_observations"]) != len(last):
                 message = f"has {len(values['final_observations'])} rows for {len(last)} episodes"
-                raise DataError(message, file=source, key="final_observations", cure="store one row an episode")
+                raise DataError(
+                    message, file=source, key="final_observations", cure="store one row an episode"
+                )
             next_observations[last] = values["final_observations"]
         else:
             next_observations[last] = observations[last]
             keep = ~ends | terminated
             unlogged = ends & terminated
+            lost, unknown = int((~keep).sum()), int(unlogged.sum())
             remarks.append(
-                f"no next_observations: {int((~keep).sum())} truncated episodes lost their last step, "
-                f"{int(unlogged.sum())} terminations have no observation after them"
+                f"no next_observations: {lost} truncated episodes lose their last step"
+                + (f", and nothing is known of what followed {unknown} terminations" if unknown else "")
             )
             # The step before a dropped one now ends its episode. (One-step episodes vanish.)
             dropped = np.flatnonzero(~keep)
             before = dropped[(dropped > 0) & ~ends[dropped - 1]] - 1
             ends = (ends & keep) | np.isin(np.arange(rows), before)
     if not keep.any():
-        raise DataError("zero episodes of more than one step", file=source, cure="store next_observations as well")
+        raise DataError(
+            "zero episodes of more than one step", file=source, cure="store next_observations as well"
+        )
     ends = ends[keep]
     terminated = terminated[keep]
     return Episodes(

@@ -11,7 +11,7 @@ from ipd.types import Steps, Window
 
 
 def window_rows(
-    index: Int[Array, "batch"], start: Int[Array, "batch"], context: int
+    index: Int[Array, " batch"], start: Int[Array, " batch"], context: int
 ) -> tuple[Int[Array, "batch context"], Bool[Array, "batch context"]]:
     """Rows of the ``context`` steps that end at row ``index``, oldest first, and which of them exist.
 
@@ -24,9 +24,9 @@ def window_rows(
 
 def gather_window(
     steps: Steps,
-    prompts: Float[Array, "steps"],
-    index: Int[Array, "batch"],
-    start: Int[Array, "batch"],
+    prompts: Float[Array, " steps"],
+    index: Int[Array, " batch"],
+    start: Int[Array, " batch"],
     context: int,
 ) -> Window:
     """The contexts that end at rows ``index`` of episodes that begin at rows ``start``.
