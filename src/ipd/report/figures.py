@@ -107,7 +107,8 @@ def result(run: Run, rows: Sequence[Row], wide: bool) -> str:
     if len(returns):
         counts, edges = np.histogram(returns, 48 if wide else 32, (x.low, x.high))
         panel.histogram(edges, (0.86 - base) * counts / counts.max(), "muted", base=base)
-        panel.text(left if not wide else left - 14, 20 if not wide else 104, *_data_label(wide, len(returns)))
+        floor = height - 34 - base * (height - 58) - 6
+        panel.text(left - 14 if wide else 350, floor, f"{len(returns):,} logged episodes", "end")
     for index, row in enumerate(row for row in rows if not row.seeds):
         panel.rule(f"{row.label.lower().replace(',', '')} {number(row.mean)}", x=row.mean, row=index)
     for index, (row, sample) in enumerate(zip(measured, samples, strict=True)):
@@ -129,10 +130,6 @@ def result(run: Run, rows: Sequence[Row], wide: bool) -> str:
         f"{row.label} {number(row.mean)}, 95 % interval {tables.span(row.low, row.high)}" for row in rows
     )
     return panel.svg(f"Mean return: {spoken}.", y_ticks=False, style="wide" if wide else "narrow")
-
-
-def _data_label(wide: bool, episodes: int) -> tuple[str, str]:
-    return f"{episodes:,} logged episodes", "end" if wide else "start"
 
 
 def training(run: Run, rows: Sequence[Row]) -> str:

@@ -88,13 +88,12 @@ def depth_error(seeds: Sequence[Seed]) -> str:
     seeds_and_mean(panel, depth, still, "muted", "no change", dash=True)
     seeds_and_mean(panel, depth, model, "blue", "model")
     ratio = float(still.mean(axis=0)[-1] / model.mean(axis=0)[-1])
+    verdict = f"{number(ratio, 2)} times smaller" if ratio >= 1 else f"{number(1 / ratio, 2)} times larger"
     say = (
         "Look for the model to stay well below the forecast that nothing changes; after "
-        f"{depth[-1]:.0f} steps its error is {number(ratio)} times smaller."
+        f"{depth[-1]:.0f} steps its error is {verdict}."
     )
-    return panel.figure(
-        "Deeper and deeper", say.replace("times smaller", "times smaller" if ratio >= 1 else "of it")
-    )
+    return panel.figure("Deeper and deeper", say)
 
 
 def calibration(seeds: Sequence[Seed]) -> str:

@@ -15,7 +15,6 @@ from html import escape
 import numpy as np
 
 from ipd.report.read import Floats
-from ipd.report.tables import number
 
 WIDTH, HEIGHT = 360, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 24, 34
@@ -82,8 +81,8 @@ class Axis:
             return [(f * 10.0**p, _power(f, p)) for f, p in powers if self.low <= f * 10.0**p <= self.high]
         rough = (self.high - self.low) / 5
         size = 10.0 ** math.floor(math.log10(rough))
-        factors = (1, 2, 5, 10) if self.whole else (1, 2, 2.5, 5, 10)
-        step = next(size * factor for factor in factors if size * factor >= rough)
+        nice = (1, 2, 5, 10) if self.whole else (1, 2, 2.5, 5, 10)
+        step = next(size * factor for factor in nice if size * factor >= rough)
         step = max(step, 1.0) if self.whole else step
         values = np.arange(math.ceil(self.low / step), math.floor(self.high / step + 1e-9) + 1) * step
         return [(float(value), short(float(f"{value:.6g}"))) for value in values]
@@ -106,6 +105,8 @@ class Panel:
     def __init__(self, x: Axis, y: Axis, width: int = WIDTH, height: int = HEIGHT, left: int = LEFT) -> None:
         self.x, self.y, self.width, self.height, self.left = x, y, width, height, left
         self._marks: list[str] = []
+        self._words: list[str] = []
+        """Kept apart to be drawn last: no mark may cross a word."""
         self._legend: dict[str, str] = {}
 
     def _points(self, xs: Floats | float, ys: Floats | float) -> tuple[Floats, Floats]:
@@ -113,7 +114,7 @@ class Panel:
         down = self.height - BOTTOM - self.y.place(ys) * (self.height - TOP - BOTTOM)
         return across, down
 
-    def _key(self, label: str, colour: str, kind: str) -> None:
+    def _key(self, label: str, kind: str) -> None:
         if label:
             self._legend.setdefault(
                 label, f'<svg class="key" viewBox="0 0 22 10" aria-hidden="true">{kind}</svg>'
@@ -130,7 +131,7 @@ class Panel:
             pen = "L" if seen else "M"
         style = f"s-{colour} line{' thin' if thin else ''}{' dash' if dash else ''}"
         self._marks.append(f'<path class="{style}" d="{"".join(path)}"/>')
-        self._key(label, colour, f'<path class="{style}" d="M1 5H21"/>')
+        self._key(label, f'<path class="{style}" d="M1 5H21"/>')
 
     def dots(self, xs: Floats, ys: Floats, colour: str, label: str = "", size: str = "dot") -> None:
         """Round marks; `size` is dot, cloud (many, faint), or big."""
@@ -138,7 +139,8 @@ class Panel:
         seen = np.isfinite(np.asarray(xs, np.float64)) & np.isfinite(np.asarray(ys, np.float64))
         path = "".join(f"M{_at(u)} {_at(v)}h0" for u, v, ok in zip(across, down, seen, strict=True) if ok)
         self._marks.append(f'<path class="s-{colour} {size}" d="{path}"/>')
-        self._key(label, colour, f'<path class="s-{colour} {size}" d="M11 5h0"/>')
+        shown = "big" if size == "mean" else "dot"
+        self._key(label, f'<path class="s-{colour} {shown}" d="M11 5h0"/>')
 
     def histogram(
         self,
@@ -157,7 +159,7 @@ class Panel:
         style = f"s-{colour} line" if outline else f"f-{colour} area"
         self._marks.append(f'<path class="{style}" d="{path}"/>')
         swatch = '<path class="{}" d="M1 5H21"/>' if outline else '<path class="{}" d="M1 1H21V9H1z"/>'
-        self._key(label, colour, swatch.format(style))
+        self._key(label, swatch.format(style))
 
     def bar(self, low: float, high: float, y: float, colour: str) -> None:
         """A horizontal interval at height y."""
@@ -184,12 +186,12 @@ class Panel:
         across, down = self._points(np.array([low, high]), np.array([low, high]))
         ends = [f"{_at(u)} {_at(v)}" for u, v in zip(across, down, strict=True)]
         self._marks.append(f'<path class="rule" d="M{ends[0]}L{ends[1]}"/>')
-        self._key(label, "muted", '<path class="rule" d="M1 5H21"/>')
+        self._key(label, '<path class="rule" d="M1 5H21"/>')
 
     def text(self, u: float, v: float, label: str, anchor: str = "start", style: str = "note") -> None:
         """Words at a place in drawing units."""
         place = f'x="{_at(u)}" y="{_at(v)}" text-anchor="{anchor}"'
-        self._marks.append(f'<text class="{style}" {place}>{escape(label)}</text>')
+        self._words.append(f'<text class="{style}" {place}>{escape(label)}</text>')
 
     def _frame(self, y_ticks: bool) -> str:
         parts, floor = [], self.height - BOTTOM
@@ -213,7 +215,8 @@ class Panel:
     def svg(self, alt: str, y_ticks: bool = True, style: str = "") -> str:
         """The drawing alone; `alt` is what a screen reader says."""
         head = f'<svg class="chart {style}" viewBox="0 0 {self.width} {self.height}" role="img"'
-        return f'{head} aria-label="{escape(alt)}">{self._frame(y_ticks)}{"".join(self._marks)}</svg>'
+        drawn = "".join([self._frame(y_ticks), *self._marks, *self._words])
+        return f'{head} aria-label="{escape(alt)}">{drawn}</svg>'
 
     def legend(self) -> str:
         """The keys of the labelled marks; empty where one needs none."""
@@ -245,4 +248,5 @@ def percent(share: float) -> str:
     """0.953 as 95 %; three digits where it matters near the ends."""
     if not math.isfinite(share):
         return "–"
-    return f"{100 * share:.0f} %" if 0.01 <= share <= 0.99 or share in (0, 1) else f"{number(100 * share)} %"
+    digits = 0 if 0.01 <= share <= 0.99 or share in (0, 1) else 2
+    return f"{100 * share:.{digits}f}\u00a0%"

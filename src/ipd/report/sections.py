@@ -52,9 +52,10 @@ def html_table(caption: str, header: Sequence[str], lines: Iterable[Sequence[str
         )
 
     body = "".join(row(line, "td") for line in lines)
-    inner = f"<caption>{escape(caption)}</caption><thead>{row(header, 'th')}</thead><tbody>{body}</tbody>"
-    box = f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
-    return f"{box}<table>{inner}</table></div>"
+    name = f'aria-label="{escape(caption)}"'
+    table = f"<table {name}><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
+    box = f'<div class="scroll" tabindex="0" role="region" {name}>{table}</div>'
+    return f'<div class="table"><p class="caption">{escape(caption)}</p>{box}</div>'
 
 
 def verdict(rows: Sequence[Row]) -> str:

@@ -124,9 +124,10 @@ def reliable(seeds: Sequence[Seed]) -> str:
         row_height = (panel.height - 58) / len(found)
         panel.text(10, 24 + row_height * (index + 0.3), f"{NAMES[planner]}, {states} states", style="strong")
     ratios = pool[:, 1] / pool[:, 0]
+    times = " to ".join(dict.fromkeys(number(float(ratio), 2) for ratio in (ratios.min(), ratios.max())))
     say = (
         "Look for “outside” well to the right: then U sees where the model errs; the error there is "
-        f"{number(ratios.min())} to {number(ratios.max())} times that inside."
+        f"{times} times that inside."
     )
     alt = f"Error inside and outside the reliable set. {say}"
     body = f"{panel.legend()}{panel.svg(alt, y_ticks=False)}<figcaption>{say}</figcaption>"
