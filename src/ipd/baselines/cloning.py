@@ -1,0 +1,50 @@
+"""Plain behaviour cloning of the logged steps: the yardstick beside every other policy.
+
+The quasi-optimal policy's network with the squared error of its mean action, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from ipd.config import CloningConfig
+from ipd.nn.mlp import PRNG
+from ipd.types import Metrics, Spec, Steps
+from ipd.value.networks import GaussianPolicy
+
+
+class State(NamedTuple):
+    """Everything the stage knows, for one seed."""
+
+    policy: GaussianPolicy
+    optimiser: Any
+    step: Int[Array, ""]
+
+
+def init(config: CloningConfig, spec: Spec, key: PRNG) -> State:
+    """Fresh policy."""
+    policy = GaussianPolicy(spec.observation_size, spec.action_size, config.hidden, key)
+    return State(policy, optax.adam(config.learning_rate).init(policy), jnp.asarray(0))
+
+
+def draw(config: CloningConfig, data: Steps, key: PRNG) -> Steps:
+    """A batch of logged steps, uniformly with replacement."""
+    rows = jax.random.randint(key, (config.batch_size,), 0, data.rewards.shape[0])
+    return jax.tree.map(lambda leaf: leaf[rows], data)
+
+
+def update(config: CloningConfig, state: State, batch: Steps, key: PRNG) -> tuple[State, Metrics]:
+    """One Adam step on mean((pi(s) - a)^2)."""
+    del key
+
+    def loss(policy: GaussianPolicy) -> Array:
+        return jnp.mean((jax.vmap(policy.mean)(batch.observations) - batch.actions) ** 2)
+
+    error, grads = jax.value_and_grad(loss)(state.policy)
+    steps, optimiser = optax.adam(config.learning_rate).update(grads, state.optimiser)
+    return State(optax.apply_updates(state.policy, steps), optimiser, state.step + 1), {"action_error": error}

@@ -1,0 +1,172 @@
+"""Every setting, one frozen dataclass a stage. Defaults are the paper's tables 2 to 4.
+
+A field's docstring is its help text on the command line. Presets change values, never meanings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueConfig:
+    """Huber-expectile implicit Q-learning (Eqs. 1-6, Table 2)."""
+
+    steps: int = 1_000_000
+    """Updates."""
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of Q, V and the policy."""
+    num_critics: int = 2
+    """Q networks; the smallest of their targets is used."""
+    expectile: float = 0.7
+    """tau of Eq. 2."""
+    huber_quantile: float = 0.96
+    """Quantile of |e| that becomes the Huber threshold delta of Eq. 1; 1 keeps the square everywhere."""
+    inverse_temperature: float = 3.0
+    """beta of Eq. 5."""
+    max_advantage_weight: float = 100.0
+    """Cap on exp(beta * advantage)."""
+    discount: float = 0.99
+    polyak: float = 0.005
+    """Share of the new Q that enters its target at each update."""
+    dropout: float = 0.01
+    """Dropout in the policy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldConfig:
+    """Probabilistic ensemble, reward ensemble, termination, uncertainty (Eqs. 7-16)."""
+
+    steps: int = 200_000
+    """Updates at most; training ends earlier when no member improves any more."""
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    hidden: tuple[int, ...] = (400, 400, 400, 400)
+    num_members: int = 3
+    """E of Eq. 7."""
+    loss: Literal["likelihood", "literal"] = "likelihood"
+    """`likelihood`: Gaussian log-likelihood of each member; `literal`: Eq. 14 as printed."""
+    log_variance_target: float = -4.5
+    variance_weight_start: float = 1.0
+    """gamma_0 of Eq. 15."""
+    variance_decay_steps: float = 1e5
+    """T of Eq. 15."""
+    log_variance_bounds: tuple[float, float] = (-10.0, 0.2)
+    dynamics_weight: float = 0.5
+    reward_weight: float = 0.5
+    held_out: float = 0.1
+    """Share of the episodes kept from training, for early stop, kappa and calibration."""
+    validate_every: int = 1_000
+    """Updates between looks at the held-out error."""
+    patience: int = 10
+    """Looks without improvement of a member after which it is done."""
+    uncertainty: Literal["primal", "dual", "disagreement"] = "primal"
+    """Divergence between members: Eq. 9, its dual, or plain squared distance of the means."""
+    reduction: Literal["mean", "max"] = "mean"
+    """Over pairs of members."""
+    threshold_quantile: float = 0.95
+    """kappa is this quantile of U over held-out real pairs ..."""
+    threshold_scale: float = 1.0
+    """... times this."""
+    termination: Literal["known", "learned", "never"] = "known"
+    """`known`: the task's own rule; learned from the data where the task has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Candidates, planning and imagined segments (Eqs. 17-25, Algorithm 1, Table 3)."""
+
+    enabled: bool = True
+    history_steps: int = 10
+    imagine_steps: int = 10
+    plan_steps: int = 10
+    num_plans: int = 3
+    plan_noise: float = 1.0
+    """Scale of the quasi-optimal policy's own noise when plans are drawn."""
+    augment_ratio: float = 1.0
+    """N_aug: imagined steps for every logged one (Eq. 21)."""
+    spacing: int = 1
+    """Smallest distance in steps between two chosen states of one episode."""
+    min_steps: int = 1
+    """A segment shorter than this is dropped."""
+    batch_size: int = 4_096
+    """Start states imagined at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+    """The causal Transformer and its loss (Eq. 26, Table 4)."""
+
+    steps: int = 100_000
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    layers: int = 4
+    heads: int = 4
+    width: int = 256
+    context_len: int = 20
+    dropout: float = 0.01
+    clip_norm: float = 5.0
+    prompt: Literal["value", "hindsight", "max"] = "value"
+    """What stands in for the return-to-go in training; the value always does in use."""
+    q_weight: float = 1.0
+    """alpha of Eq. 26, on Q divided by its mean size."""
+    advantage_weight: float = 0.0
+    """Inverse temperature of exp(advantage) weights on the cloning term; 0 is Eq. 26."""
+    mix: float = 0.5
+    """Share of training windows that end in an imagined segment."""
+    replace: bool = False
+    """Drop the loss on logged steps that were replanned."""
+    shorten: float = 0.0
+    """Probability that a training window loses a random part of its oldest context."""
+    snapshots: int = 5
+    """Equally spaced moments of training whose policies are kept and evaluated."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CloningConfig:
+    """Plain behaviour cloning of the logged steps, the yardstick beside IPD."""
+
+    steps: int = 100_000
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    hidden: tuple[int, ...] = (256, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Roll-outs in the real task."""
+
+    episodes: int = 10
+    """Episodes of every snapshot but the last."""
+    final_episodes: int = 20
+    """Episodes of the finished policies."""
+    rerank: int = 0
+    """Candidate actions drawn around the policy's and ranked by Q; 0 acts as trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run: every stage of the method."""
+
+    preset: str = "paper"
+    value: ValueConfig = ValueConfig()
+    world: WorldConfig = WorldConfig()
+    augment: AugmentConfig = AugmentConfig()
+    policy: PolicyConfig = PolicyConfig()
+    cloning: CloningConfig = CloningConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def content_hash(*parts: Any) -> str:
+    """Sixteen hexadecimal digits that change when any part does (dataclasses, dicts, scalars)."""
+
+    def plain(part: Any) -> Any:
+        return dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
+
+    text = json.dumps([plain(part) for part in parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,75 @@
+"""A causal Transformer over one sequence of tokens; batches are made with vmap."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ipd.nn.mlp import PRNG, drop
+
+
+class Block(eqx.Module):
+    """Pre-norm self-attention and feed-forward, each with a residual path."""
+
+    norm_attention: eqx.nn.LayerNorm
+    qkv: eqx.nn.Linear
+    out: eqx.nn.Linear
+    norm_forward: eqx.nn.LayerNorm
+    up: eqx.nn.Linear
+    down: eqx.nn.Linear
+    heads: int = eqx.field(static=True)
+
+    def __init__(self, width: int, heads: int, key: PRNG):
+        a, b, c, d = jax.random.split(key, 4)
+        self.norm_attention, self.norm_forward = eqx.nn.LayerNorm(width), eqx.nn.LayerNorm(width)
+        self.qkv = eqx.nn.Linear(width, 3 * width, key=a)
+        self.out = eqx.nn.Linear(width, width, key=b)
+        self.up = eqx.nn.Linear(width, 4 * width, key=c)
+        self.down = eqx.nn.Linear(4 * width, width, key=d)
+        self.heads = heads
+
+    def __call__(
+        self, x: Float[Array, "tokens width"], visible: Bool[Array, "tokens tokens"], rate: float, key: PRNG | None
+    ) -> Float[Array, "tokens width"]:
+        """``visible[i, j]``: token i may look at token j."""
+        keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+        tokens, width = x.shape
+        qkv = jax.vmap(self.qkv)(jax.vmap(self.norm_attention)(x)).reshape(tokens, 3, self.heads, -1)
+        q, k, v = qkv[:, 0], qkv[:, 1], qkv[:, 2]
+        scores = jnp.einsum("ihd,jhd->hij", q, k) / jnp.sqrt(width / self.heads)
+        # a large finite number, not -inf: a row that sees nothing (padding) must stay finite
+        weights = drop(jax.nn.softmax(jnp.where(visible[None], scores, -1e9)), rate, keys[0])
+        mixed = jnp.einsum("hij,jhd->ihd", weights, v).reshape(tokens, width)
+        x = x + drop(jax.vmap(self.out)(mixed), rate, keys[1])
+        hidden = jax.nn.relu(jax.vmap(self.up)(jax.vmap(self.norm_forward)(x)))
+        return x + drop(jax.vmap(self.down)(hidden), rate, keys[2])
+
+
+class Transformer(eqx.Module):
+    """A stack of blocks between two LayerNorms."""
+
+    norm_in: eqx.nn.LayerNorm
+    blocks: tuple[Block, ...]
+    norm_out: eqx.nn.LayerNorm
+
+    def __init__(self, width: int, layers: int, heads: int, key: PRNG):
+        self.norm_in, self.norm_out = eqx.nn.LayerNorm(width), eqx.nn.LayerNorm(width)
+        self.blocks = tuple(Block(width, heads, k) for k in jax.random.split(key, layers))
+
+    def __call__(
+        self,
+        x: Float[Array, "tokens width"],
+        present: Bool[Array, "tokens"],
+        rate: float = 0.0,
+        key: PRNG | None = None,
+    ) -> Float[Array, "tokens width"]:
+        """Token i sees the present tokens j <= i."""
+        tokens = x.shape[0]
+        visible = jnp.tril(jnp.ones((tokens, tokens), bool)) & present[None, :]
+        keys = [None] * len(self.blocks) if key is None else list(jax.random.split(key, len(self.blocks)))
+        x = jax.vmap(self.norm_in)(x)
+        for block, k in zip(self.blocks, keys, strict=True):
+            x = block(x, visible, rate, k)
+        return jax.vmap(self.norm_out)(x)

@@ -1,0 +1,198 @@
+"""The enriched data of the sequence policy: logged steps and imagined segments, with prompts and weights.
+
+Everything here is computed once, before training; ``policy.learn`` only gathers windows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ipd.config import PolicyConfig
+from ipd.maths.losses import advantage_weight
+from ipd.maths.returns import reward_to_go
+from ipd.types import Segment, Steps, ValueFn
+
+QFn = Callable[[Float[Array, "batch obs"], Float[Array, "batch act"]], Float[Array, "batch"]]
+MAX_WEIGHT = 100.0
+CHUNK = 8_192
+
+
+class Logged(NamedTuple):
+    """Logged steps as windows see them. ``prompts`` and ``weights`` differ between seeds."""
+
+    observations: Float[Array, "steps obs"]
+    actions: Float[Array, "steps act"]
+    timesteps: Int[Array, "steps"]
+    episode_start: Int[Array, "steps"]
+    """Row of the first step of the same episode."""
+    prompts: Float[Array, "steps"]
+    weights: Float[Array, "steps"]
+    """Weight of the step's cloning loss; 0: context only."""
+
+
+class Imagined(NamedTuple):
+    """Imagined segments, padded to the same number for every seed. All leaves differ between seeds."""
+
+    source: Int[Array, "segments"]
+    """Logged row that each segment starts from."""
+    lengths: Int[Array, "segments"]
+    observations: Float[Array, "segments time obs"]
+    actions: Float[Array, "segments time act"]
+    prompts: Float[Array, "segments time"]
+    weights: Float[Array, "segments time"]
+    count: Int[Array, ""]
+    """Segments that are real, the first ones; the rest is padding and never drawn."""
+
+
+class Data(NamedTuple):
+    """Both, for one seed."""
+
+    logged: Logged
+    imagined: Imagined
+
+
+DATA_AXES = Data(Logged(None, None, None, None, 0, 0), Imagined(0, 0, 0, 0, 0, 0, 0))  # type: ignore[arg-type]
+"""Which leaves carry a seed axis, for vmap."""
+
+
+def batched(fn: Callable[..., Array], *arrays: np.ndarray) -> Float[np.ndarray, "rows"]:
+    """``fn`` over the rows of ``arrays`` in pieces of one fixed shape (one compilation)."""
+    rows = len(arrays[0])
+    size = min(CHUNK, rows)
+    jitted = jax.jit(fn)
+    parts = []
+    for start in range(0, rows, size):
+        part = [a[start : start + size] for a in arrays]
+        short = size - len(part[0])
+        part = [np.concatenate([p, np.zeros((short, *p.shape[1:]), p.dtype)]) if short else p for p in part]
+        parts.append(np.asarray(jitted(*part))[: size - short])
+    return np.concatenate(parts)
+
+
+def logged_prompts(
+    config: PolicyConfig, steps: Steps, last: Bool[np.ndarray, "steps"], value: ValueFn, discount: float
+) -> tuple[Float[np.ndarray, "steps"], float]:
+    """Training prompt of every logged step and std(V), by which prompts are divided in training and use.
+
+    ``value``: V(s_t). ``hindsight``: discounted return-to-go with V behind a truncation. ``max``:
+    the larger of the two.
+    """
+    values = batched(value, np.asarray(steps.observations))
+    std = float(values.std()) + 1e-6
+    if config.prompt == "value":
+        return values / std, std
+    behind = batched(value, np.asarray(steps.next_observations)) * (1.0 - np.asarray(steps.terminated))
+    achieved = np.asarray(jax.jit(reward_to_go)(steps.rewards, last, behind, discount))
+    chosen = achieved if config.prompt == "hindsight" else np.maximum(achieved, values)
+    return chosen / std, std
+
+
+def cloning_weights(
+    config: PolicyConfig,
+    observations: Float[np.ndarray, "rows obs"],
+    actions: Float[np.ndarray, "rows act"],
+    value: ValueFn,
+    q: QFn,
+) -> Float[np.ndarray, "rows"]:
+    """1 for every row (Eq. 26), or min(exp(advantage_weight (Q - V)), cap)."""
+    if config.advantage_weight == 0.0:
+        return np.ones(len(observations), np.float32)
+    return batched(
+        lambda s, a: advantage_weight(q(s, a) - value(s), config.advantage_weight, MAX_WEIGHT),
+        observations,
+        actions,
+    )
+
+
+def replaced_rows(segments: Segment, source: Int[np.ndarray, "segments"], steps: int) -> Bool[np.ndarray, "steps"]:
+    """Logged rows that some segment replanned."""
+    rows = source[:, None] + np.arange(segments.valid.shape[1])
+    hit = np.zeros(steps, bool)
+    hit[rows[np.asarray(segments.valid)]] = True
+    return hit
+
+
+def enrich(
+    config: PolicyConfig,
+    steps: Steps,
+    starts: Int[np.ndarray, "bounds"],
+    segments: Segment | None,
+    source: Int[np.ndarray, "segments"],
+    value: ValueFn,
+    q: QFn,
+    discount: float,
+) -> tuple[Data, float]:
+    """Windows' raw material for one seed, and std(V). ``segments`` hold valid steps first."""
+    lengths = np.diff(starts)
+    last = np.zeros(len(steps.rewards), bool)
+    last[np.asarray(starts[1:]) - 1] = True
+    prompts, std = logged_prompts(config, steps, last, value, discount)
+    weights = cloning_weights(config, np.asarray(steps.observations), np.asarray(steps.actions), value, q)
+    episode_start = np.repeat(starts[:-1], lengths)
+    if segments is None or not len(source):
+        segments, source = _no_segments(steps), np.zeros(1, np.int64)
+        count = 0
+    else:
+        count = len(source)
+        if config.replace:
+            weights = np.where(replaced_rows(segments, source, len(weights)), 0.0, weights)
+    flat = np.asarray(segments.observations).reshape(-1, segments.observations.shape[-1])
+    flat_actions = np.asarray(segments.actions).reshape(-1, segments.actions.shape[-1])
+    shape = segments.valid.shape
+    # an imagined step has no hindsight of its own: its prompt is V, as in use
+    imagined_prompts = batched(value, flat).reshape(shape) / std
+    imagined_weights = cloning_weights(config, flat, flat_actions, value, q).reshape(shape) * segments.valid
+    logged = Logged(
+        jnp.asarray(steps.observations),
+        jnp.asarray(steps.actions),
+        jnp.asarray(np.arange(len(weights)) - episode_start, jnp.int32),
+        jnp.asarray(episode_start, jnp.int32),
+        jnp.asarray(prompts, jnp.float32),
+        jnp.asarray(weights, jnp.float32),
+    )
+    imagined = Imagined(
+        jnp.asarray(source, jnp.int32),
+        jnp.asarray(np.asarray(segments.valid).sum(axis=1), jnp.int32),
+        jnp.asarray(segments.observations),
+        jnp.asarray(segments.actions),
+        jnp.asarray(imagined_prompts, jnp.float32),
+        jnp.asarray(imagined_weights, jnp.float32),
+        jnp.asarray(count, jnp.int32),
+    )
+    return Data(logged, imagined), std
+
+
+def _no_segments(steps: Steps) -> Segment:
+    obs, act = steps.observations.shape[1], steps.actions.shape[1]
+    zeros = np.zeros((1, 1), np.float32)
+    return Segment(
+        np.zeros((1, 1, obs), np.float32),
+        np.zeros((1, 1, act), np.float32),
+        zeros,
+        np.zeros((1, 1, obs), np.float32),
+        zeros,
+        zeros,
+        np.zeros((1, 1), bool),
+    )
+
+
+def stack_seeds(parts: list[Data]) -> Data:
+    """Seeds on a new first axis where ``DATA_AXES`` says so; segments padded to the largest number."""
+    most = max(part.imagined.source.shape[0] for part in parts)
+
+    def padded(leaf: Array) -> Array:
+        return jnp.pad(leaf, [(0, most - leaf.shape[0]), *[(0, 0)] * (leaf.ndim - 1)]) if leaf.ndim else leaf
+
+    imagined = [jax.tree.map(padded, part.imagined) for part in parts]
+    first = parts[0].logged
+    logged = first._replace(
+        prompts=jnp.stack([p.logged.prompts for p in parts]),
+        weights=jnp.stack([p.logged.weights for p in parts]),
+    )
+    return Data(logged, jax.tree.map(lambda *leaves: jnp.stack(leaves), *imagined))

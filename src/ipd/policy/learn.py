@@ -1,0 +1,149 @@
+"""Policy stage: distil logged and imagined steps and the Q function into the Transformer (Eq. 26)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from ipd.config import PolicyConfig
+from ipd.maths.losses import policy_loss
+from ipd.nn.mlp import PRNG
+from ipd.policy.enriched import Data
+from ipd.policy.model import SequencePolicy
+from ipd.types import Metrics, Spec, Window
+from ipd.value.networks import Critics
+
+
+class State(NamedTuple):
+    """Everything the policy stage knows, for one seed. ``critics`` are the value stage's, frozen."""
+
+    policy: SequencePolicy
+    critics: Critics
+    optimiser: Any
+    step: Int[Array, ""]
+
+
+def _optimiser(config: PolicyConfig) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
+
+
+def init(config: PolicyConfig, spec: Spec, critics: Critics, key: PRNG) -> State:
+    """Fresh policy beside the finished (target) critics of the value stage."""
+    policy = SequencePolicy(config, spec, key)
+    return State(policy, critics, _optimiser(config).init(policy), jnp.asarray(0))
+
+
+def num_imagined(config: PolicyConfig) -> int:
+    """Windows of a batch that end in an imagined segment."""
+    return round(config.mix * config.batch_size)
+
+
+def logged_windows(config: PolicyConfig, data: Data, rows: Int[Array, "batch"]) -> Window:
+    """Windows of logged steps that end at ``rows``; none crosses the start of its episode."""
+    logged = data.logged
+    at = rows[:, None] + jnp.arange(1 - config.context_len, 1)[None, :]
+    present = at >= logged.episode_start[rows][:, None]
+    at = jnp.maximum(at, 0)
+    target = jnp.where(present, logged.weights[at], 0.0)
+    return Window(
+        logged.observations[at], logged.actions[at], logged.prompts[at], logged.timesteps[at], present, target
+    )
+
+
+def imagined_windows(
+    config: PolicyConfig, data: Data, segments: Int[Array, "batch"], ends: Int[Array, "batch"]
+) -> Window:
+    """Windows that end at imagined step ``ends`` of ``segments``, logged history in front.
+
+    Only imagined steps are targets; the logged ones are context.
+    """
+    logged, imagined = data.logged, data.imagined
+    source = imagined.source[segments][:, None]
+    offset = ends[:, None] + jnp.arange(1 - config.context_len, 1)[None, :]
+    dreamed = offset >= 0
+    row = source + offset
+    present = dreamed | (row >= logged.episode_start[source])
+    row, step = jnp.clip(row, 0, source), jnp.maximum(offset, 0)
+    segment = segments[:, None]
+
+    def pick(dream: Array, real: Array) -> Array:
+        a, b = dream[segment, step], real[row]
+        return jnp.where(dreamed.reshape(*dreamed.shape, *[1] * (a.ndim - 2)), a, b)
+
+    return Window(
+        pick(imagined.observations, logged.observations),
+        pick(imagined.actions, logged.actions),
+        pick(imagined.prompts, logged.prompts),
+        logged.timesteps[source] + offset,
+        present,
+        jnp.where(dreamed, imagined.weights[segment, step], 0.0),
+    )
+
+
+def draw(config: PolicyConfig, data: Data, key: PRNG) -> Window:
+    """A batch of windows, the share ``mix`` of them imagined; timesteps kept inside their table."""
+    keys = jax.random.split(key, 5)
+    dreams = num_imagined(config)
+    rows = jax.random.randint(keys[0], (config.batch_size - dreams,), 0, data.logged.prompts.shape[0])
+    window = logged_windows(config, data, rows)
+    if dreams:
+        segments = jax.random.randint(keys[1], (dreams,), 0, data.imagined.count)
+        lengths = data.imagined.lengths[segments]
+        # every imagined step is a target of a window that ends at or after it; ends beyond the
+        # context would never show the first steps, so they are spread where it is short
+        first = jnp.minimum(config.context_len, lengths) - 1
+        ends = jax.random.randint(keys[2], (dreams,), first, lengths)
+        window = jax.tree.map(
+            lambda a, b: jnp.concatenate([a, b]), window, imagined_windows(config, data, segments, ends)
+        )
+    if config.shorten > 0.0:
+        window = shorten(config, window, keys[3])
+    return window
+
+
+def shorten(config: PolicyConfig, window: Window, key: PRNG) -> Window:
+    """Hide a random number of the oldest steps of some windows, as at the start of an episode."""
+    a, b = jax.random.split(key)
+    batch, context = window.present.shape
+    some = jax.random.bernoulli(a, config.shorten, (batch, 1))
+    hidden = jax.random.randint(b, (batch, 1), 0, context)
+    keep = ~some | (jnp.arange(context)[None, :] >= hidden)
+    return window._replace(present=window.present & keep, target=jnp.where(keep, window.target, 0.0))
+
+
+def loss_fn(
+    config: PolicyConfig, policy: SequencePolicy, critics: Critics, window: Window, key: PRNG
+) -> tuple[Float[Array, ""], Metrics]:
+    """Eq. 26 averaged over target positions; Q is a function of the action only as far as gradients go."""
+    keys = jax.random.split(key, window.prompts.shape[0])
+    predicted = jax.vmap(lambda p, o, a, t, m, k: policy(p, o, a, t, m, config.dropout, k))(
+        window.prompts, window.observations, window.actions, window.timesteps, window.present, keys
+    )
+    smallest = jax.vmap(jax.vmap(lambda s, a: critics(s, a).min()))
+    mask = (window.target > 0.0).astype(predicted.dtype)
+    count = jnp.maximum(mask.sum(), 1.0)
+    share = window.target / jnp.maximum(window.target.sum(), 1e-6) * count
+    q = smallest(window.observations, predicted) if config.q_weight else jnp.zeros_like(mask)
+    q_scale = jax.lax.stop_gradient((jnp.abs(q) * mask).sum() / count) + 1e-6
+    each = jax.vmap(jax.vmap(lambda a, p, x, w: policy_loss(a, p, x, q_scale, config.q_weight, w)))(
+        window.actions, predicted, q, share
+    )
+    loss = (each * mask).sum() / count
+    error = (((predicted - window.actions) ** 2).mean(-1) * mask).sum() / count
+    metrics = {"policy_loss": loss, "action_error": error}
+    if config.q_weight:
+        q_data = jax.lax.stop_gradient(smallest(window.observations, window.actions))
+        metrics["q_gain"] = ((q - q_data) * mask).sum() / count
+    return loss, metrics
+
+
+def update(config: PolicyConfig, state: State, batch: Window, key: PRNG) -> tuple[State, Metrics]:
+    """One clipped Adam step on Eq. 26."""
+    grads, metrics = jax.grad(lambda p: loss_fn(config, p, state.critics, batch, key), has_aux=True)(state.policy)
+    metrics["gradient_norm"] = optax.tree.norm(grads)
+    steps, optimiser = _optimiser(config).update(grads, state.optimiser)
+    return State(optax.apply_updates(state.policy, steps), state.critics, optimiser, state.step + 1), metrics

@@ -1,0 +1,61 @@
+"""The sequence policy of Eq. 26: a causal Transformer over (prompt, observation, action) tokens."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ipd.config import PolicyConfig
+from ipd.nn.mlp import PRNG
+from ipd.nn.transformer import Transformer
+from ipd.types import Spec
+
+
+class SequencePolicy(eqx.Module):
+    """Maps one window (``types.Window`` without its batch axis) to an action at every position.
+
+    Tokens are interleaved (prompt_0, s_0, a_0, prompt_1, ...); the action of position t is read
+    from its observation token, which sees prompt_t and s_t but not a_t.
+    """
+
+    embed_prompt: eqx.nn.Linear
+    embed_observation: eqx.nn.Linear
+    embed_action: eqx.nn.Linear
+    embed_timestep: Float[Array, "timesteps width"]
+    transformer: Transformer
+    head: eqx.nn.Linear
+
+    def __init__(self, config: PolicyConfig, spec: Spec, key: PRNG):
+        keys = jax.random.split(key, 6)
+        self.embed_prompt = eqx.nn.Linear(1, config.width, key=keys[0])
+        self.embed_observation = eqx.nn.Linear(spec.observation_size, config.width, key=keys[1])
+        self.embed_action = eqx.nn.Linear(spec.action_size, config.width, key=keys[2])
+        self.embed_timestep = 0.02 * jax.random.normal(keys[3], (spec.max_episode_steps, config.width))
+        self.transformer = Transformer(config.width, config.layers, config.heads, keys[4])
+        self.head = eqx.nn.Linear(config.width, spec.action_size, key=keys[5])
+
+    def __call__(
+        self,
+        prompts: Float[Array, "context"],
+        observations: Float[Array, "context obs"],
+        actions: Float[Array, "context act"],
+        timesteps: Int[Array, "context"],
+        present: Bool[Array, "context"],
+        dropout: float = 0.0,
+        key: PRNG | None = None,
+    ) -> Float[Array, "context act"]:
+        """Deterministic actions in [-1, 1]; rows that are not ``present`` carry no meaning."""
+        time = self.embed_timestep[timesteps]
+        tokens = jnp.stack(
+            [
+                jax.vmap(self.embed_prompt)(prompts[:, None]) + time,
+                jax.vmap(self.embed_observation)(observations) + time,
+                jax.vmap(self.embed_action)(actions) + time,
+            ],
+            axis=1,
+        )
+        context, _, width = tokens.shape
+        hidden = self.transformer(tokens.reshape(3 * context, width), jnp.repeat(present, 3), dropout, key)
+        return jnp.tanh(jax.vmap(self.head)(hidden.reshape(context, 3, width)[:, 1]))

@@ -1,0 +1,64 @@
+"""Q, V and the quasi-optimal policy, for one example."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ipd.nn.mlp import MLP, PRNG
+
+LOG_STD_BOUNDS = (-5.0, 2.0)
+
+
+class Critics(eqx.Module):
+    """Independent Q networks, stacked on the first axis of every array."""
+
+    nets: MLP
+
+    def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], count: int, key: PRNG):
+        make = lambda k: MLP(observation_size + action_size, hidden, 1, k)  # noqa: E731
+        self.nets = jax.vmap(make)(jax.random.split(key, count))
+
+    def __call__(self, observation: Float[Array, "obs"], action: Float[Array, "act"]) -> Float[Array, "critics"]:
+        """Q(s, a) of every critic, scaled reward units."""
+        pair = jnp.concatenate([observation, action])
+        return jax.vmap(lambda net: net(pair)[0])(self.nets)
+
+
+class Value(eqx.Module):
+    """V(s), scaled reward units."""
+
+    net: MLP
+
+    def __init__(self, observation_size: int, hidden: tuple[int, ...], key: PRNG):
+        self.net = MLP(observation_size, hidden, 1, key)
+
+    def __call__(self, observation: Float[Array, "obs"]) -> Float[Array, ""]:
+        return self.net(observation)[0]
+
+
+class GaussianPolicy(eqx.Module):
+    """Gaussian with a tanh mean and a state-independent standard deviation."""
+
+    net: MLP
+    log_std: Float[Array, "act"]
+
+    def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], key: PRNG):
+        self.net = MLP(observation_size, hidden, action_size, key)
+        self.log_std = jnp.zeros(action_size)
+
+    def mean(
+        self, observation: Float[Array, "obs"], dropout: float = 0.0, key: PRNG | None = None
+    ) -> Float[Array, "act"]:
+        """Mean action, in [-1, 1]."""
+        return jnp.tanh(self.net(observation, dropout, key))
+
+    def bounded_log_std(self) -> Float[Array, "act"]:
+        """log standard deviation inside its bounds."""
+        return jnp.clip(self.log_std, *LOG_STD_BOUNDS)
+
+    def sample(self, observation: Float[Array, "obs"], noise: Float[Array, "act"]) -> Float[Array, "act"]:
+        """Mean plus ``noise`` standard deviations, kept in [-1, 1]; zero noise is the mean."""
+        return jnp.clip(self.mean(observation) + jnp.exp(self.bounded_log_std()) * noise, -1.0, 1.0)
