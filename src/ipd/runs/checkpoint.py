@@ -19,13 +19,17 @@ from ipd.runs import files
 from ipd.runs.errors import InputError
 
 
+def _is_array(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
     """The array leaves of `tree` by their path, e.g. `critics/layers/0/weight`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, _is_array))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
@@ -112,6 +116,6 @@ class CheckpointStore:
             device = jax.numpy.asarray(array)
             return jax.random.wrap_key_data(device) if _is_key(leaf) else device
 
-        dynamic, static = eqx.partition(like, eqx.is_array)
+        dynamic, static = eqx.partition(like, _is_array)
         restored = [restore(name, leaf) for name, leaf in wanted.items()]
         return eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), restored), static)

@@ -25,7 +25,8 @@ class Progress:
         self._bar: rich.progress.Progress | None = None
         self._task = rich.progress.TaskID(0)
         self._stage, self._first, self._total, self._unit = "", 0, 0, "updates"
-        self._began = self._spoke = 0.0
+        self._done = self._timed_from = 0
+        self._began = self._spoke = self._timed_at = 0.0
 
     def say(self, text: str) -> None:
         """One line of its own."""
@@ -39,8 +40,8 @@ class Progress:
     def begin(self, stage: str, done: int, total: int, unit: str = "updates") -> None:
         """A stage starts, or goes on, at `done` of `total`."""
         self._stage, self._first, self._total, self._unit = stage, done, total, unit
-        self._began = self._spoke = time.monotonic()
-        self._done = done
+        self._began = self._spoke = self._timed_at = time.monotonic()
+        self._done = self._timed_from = done
         if self._quiet:
             return
         if self._console.is_terminal:
@@ -59,18 +60,19 @@ class Progress:
 
     def advance(self, done: int, values: dict[str, NDArray[Any]] | None = None) -> None:
         """`done` of the total is done; `values` are the metrics of that moment, seeds on axis 0."""
-        self._done = done
         now = time.monotonic()
-        rate = (done - self._first) / max(now - self._began, 1e-9)
+        if self._first == self._done:  # the first call compiled; the rate is that of what follows
+            self._timed_from, self._timed_at = done, now
+        self._done = done
+        rate = (done - self._timed_from) / max(now - self._timed_at, 1e-9)
         losses = (f"{n} {float(v.mean()):.4g}" for n, v in (values or {}).items() if n.endswith("loss"))
         loss = next(losses, "")
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=f"{rate:,.0f} {self._unit}/s  {loss}")
-        elif now - self._spoke >= PLAIN_SECONDS:
+        elif now - self._spoke >= PLAIN_SECONDS and rate > 0:
             self._spoke = now
-            left = (self._total - done) / max(rate, 1e-9)
-            text = f"{self._stage}: {done}/{self._total}  {rate:,.0f} {self._unit}/s  {_clock(left)} left  {loss}"
-            self.say(text.rstrip())
+            pace = f"{rate:,.0f} {self._unit}/s  {_clock((self._total - done) / rate)} left"
+            self.say(f"{self._stage}: {done}/{self._total}  {pace}  {loss}".rstrip())
 
     def end(self) -> None:
         """The stage is over; its time goes to `timing.jsonl`."""
