@@ -123,7 +123,9 @@ def _read_hdf5(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], st
         return Entry(dataset.shape or (), dataset.dtype, lambda: np.asarray(dataset[()]))
 
     with h5py.File(path, "r") as file:
-        entries = {key: entry(file, key) for key in (*NEEDED, *OPTIONAL) if key in file}
+        # `in file` would follow a link into another file.
+        present = [key for key in (*NEEDED, *OPTIONAL) if file.id.links.exists(key.encode())]
+        entries = {key: entry(file, key) for key in present}
         task = file.attrs.get("task")
         return _read(entries, path, source), task if isinstance(task, str) else None
 
