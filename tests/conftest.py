@@ -47,7 +47,11 @@ def _missing(config: pytest.Config) -> list[str]:
     if not everything or config.option.keyword or config.option.markexpr or config.option.collectonly:
         return []
     expected = json.loads(COUNTS.read_text())
-    return [f"{name}: {_ran[name]} tests, {count} expected" for name, count in expected.items() if _ran[name] < count]
+    return [
+        f"{name}: {_ran[name]} tests, {count} expected"
+        for name, count in expected.items()
+        if _ran[name] < count
+    ]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -56,7 +60,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if not hasattr(session.config, "workerinput") and exitstatus == pytest.ExitCode.OK and _missing(session.config):
+    if (
+        not hasattr(session.config, "workerinput")
+        and exitstatus == pytest.ExitCode.OK
+        and _missing(session.config)
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -22,8 +22,28 @@ FORBIDDEN_CALLS = {"eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_l
 UNFINISHED = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "NotImplemented" + "Error"]
 # Split so that this file does not find itself.
 MACHINE_PATHS = [*("/" + name + "/" for name in ("work", "root", "home", "farm", "Users")), "/opt" + "/pypi"]
-REGISTRY_HOSTS = ["pypi" + ".org", "python" + "hosted", "conda" + ".anaconda", "index" + "-url", "proxy" + ".golang"]
-TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".jsonl", ".csv", ".html", ".css", ".cfg", ""}
+REGISTRY_HOSTS = [
+    "pypi" + ".org",
+    "python" + "hosted",
+    "conda" + ".anaconda",
+    "index" + "-url",
+    "proxy" + ".golang",
+]
+TEXT = {
+    ".py",
+    ".md",
+    ".toml",
+    ".txt",
+    ".yml",
+    ".yaml",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".html",
+    ".css",
+    ".cfg",
+    "",
+}
 
 
 def tree(path: Path) -> ast.Module:
@@ -33,7 +53,9 @@ def tree(path: Path) -> ast.Module:
 def tracked_files() -> list[Path]:
     """Files of the project: git's list, or everything but caches where git is not at hand."""
     try:
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True)
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+        )
         return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     except (OSError, subprocess.CalledProcessError):
         hidden = {".venv", ".git", "__pycache__"}

@@ -66,7 +66,9 @@ def kl(mean_p: np.ndarray, v_p: np.ndarray, mean_q: np.ndarray, v_q: np.ndarray)
     return float(0.5 * np.sum(v_p / v_q + (mean_q - mean_p) ** 2 / v_q - 1.0 + np.log(v_q / v_p)))
 
 
-def middle(mean_i: np.ndarray, v_i: np.ndarray, mean_j: np.ndarray, v_j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def middle(
+    mean_i: np.ndarray, v_i: np.ndarray, mean_j: np.ndarray, v_j: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Eqs. 10 and 11 as printed: the geometric mean of two Gaussians."""
     variance = 1.0 / (0.5 / v_i + 0.5 / v_j)
     return variance * (0.5 / v_i * mean_i + 0.5 / v_j * mean_j), variance

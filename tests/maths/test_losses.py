@@ -101,7 +101,9 @@ def test_policy_extraction_pulls_the_mean_towards_good_actions() -> None:
     # Eq. 5 with the minus sign it lacks: -e^1.5 log pi has slope -e^1.5 (0.5, -2) in the mean,
     # so that a step down the slope moves the mean to the action.
     def loss(mean: jax.Array) -> jax.Array:
-        log_prob = gaussian_log_prob(jnp.array([0.5, -0.25]), mean, jnp.array([0.0, np.log(0.5)], jnp.float32))
+        log_prob = gaussian_log_prob(
+            jnp.array([0.5, -0.25]), mean, jnp.array([0.0, np.log(0.5)], jnp.float32)
+        )
         return -advantage_weight(jnp.array(0.5), 3.0, 100.0) * log_prob
 
     close(jax.grad(loss)(jnp.array([0.0, 0.25])), [-2.2408446, 8.963378])

@@ -71,4 +71,6 @@ def test_a_token_sees_itself_and_every_earlier_one_and_no_later_one() -> None:
 def test_padding_is_never_seen_and_stays_finite() -> None:
     present = jnp.arange(TOKENS) >= 2
     moves = influence(present)
-    np.testing.assert_array_equal(moves[2:], np.tril(np.ones((TOKENS, TOKENS), bool))[2:] & np.asarray(present))
+    np.testing.assert_array_equal(
+        moves[2:], np.tril(np.ones((TOKENS, TOKENS), bool))[2:] & np.asarray(present)
+    )

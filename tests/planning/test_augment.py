@@ -39,9 +39,9 @@ STARTS = jnp.array([[0.0, 99.0, 99.0], [0.0, 3.0, 99.0], [0.0, 99.0, 4.0], [0.0,
 
 def segments(config: AugmentConfig = CONFIG) -> Segment:
     kappa = jnp.asarray(0.5)
-    return jax.jit(
-        lambda key: imagine(count_up, value, policy, config, GAMMA, STARTS, 2, key, kappa)
-    )(jax.random.key(0))
+    return jax.jit(lambda key: imagine(count_up, value, policy, config, GAMMA, STARTS, 2, key, kappa))(
+        jax.random.key(0)
+    )
 
 
 def test_segments_end_before_the_first_unsure_pair_and_after_a_termination() -> None:
@@ -100,7 +100,9 @@ def test_imagined_return_is_cut_bootstrapped_and_ended() -> None:
     np.testing.assert_allclose(said, expected, rtol=1e-5)
 
 
-def plain_choice(rows: np.ndarray, gap: np.ndarray, episode: np.ndarray, lengths: np.ndarray, c: AugmentConfig) -> list:
+def plain_choice(
+    rows: np.ndarray, gap: np.ndarray, episode: np.ndarray, lengths: np.ndarray, c: AugmentConfig
+) -> list:
     """Eqs. 20-22 for each episode by a plain loop."""
     chosen: list[int] = []
     for e, length in enumerate(lengths):

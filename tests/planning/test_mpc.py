@@ -69,7 +69,14 @@ def test_the_last_reward_and_the_final_value_stand_at_different_states() -> None
 
     config = AugmentConfig(plan_steps=3, num_plans=1)
     chosen = plan(
-        steady, lambda o: jnp.full(len(o), 10.0), policy, config, 0.9, jnp.zeros((2, OBS)), ACT, jax.random.key(0),
+        steady,
+        lambda o: jnp.full(len(o), 10.0),
+        policy,
+        config,
+        0.9,
+        jnp.zeros((2, OBS)),
+        ACT,
+        jax.random.key(0),
         jnp.asarray(1.0),
     )
     np.testing.assert_allclose(chosen.score, [10.0, 10.0], rtol=1e-6)
@@ -91,7 +98,17 @@ def test_more_plans_are_never_worse_and_rows_do_not_mix() -> None:
     starts = 0.5 * jax.random.normal(jax.random.key(0), (BATCH, OBS))
     key, kappa = jax.random.key(4), jnp.asarray(9.0)
     one, many = (
-        plan(predict, value, policy, AugmentConfig(plan_steps=STEPS, num_plans=n), GAMMA, starts, ACT, key, kappa)
+        plan(
+            predict,
+            value,
+            policy,
+            AugmentConfig(plan_steps=STEPS, num_plans=n),
+            GAMMA,
+            starts,
+            ACT,
+            key,
+            kappa,
+        )
         for n in (1, 7)
     )
     assert bool((many.score >= one.score - 1e-5).all()) and bool((many.score > one.score + 1e-3).any())
@@ -114,7 +131,15 @@ def test_the_first_pair_of_the_chosen_plan_is_reliable() -> None:
 
     def run(kappa: float) -> tuple[np.ndarray, np.ndarray]:
         chosen = plan(
-            bold, lambda o: jnp.zeros(len(o)), noisy, config, GAMMA, starts, ACT, jax.random.key(0), jnp.asarray(kappa)
+            bold,
+            lambda o: jnp.zeros(len(o)),
+            noisy,
+            config,
+            GAMMA,
+            starts,
+            ACT,
+            jax.random.key(0),
+            jnp.asarray(kappa),
         )
         return np.abs(np.asarray(chosen.action)).max(axis=1), np.asarray(chosen.reliable)
 

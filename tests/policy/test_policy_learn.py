@@ -20,8 +20,16 @@ from ipd.types import Spec, Window
 from ipd.value.networks import Critics
 
 CONFIG = PolicyConfig(
-    batch_size=6, learning_rate=1e-2, layers=1, heads=3, width=12, context_len=4, dropout=0.0, clip_norm=0.05,
-    q_weight=0.7, mix=0.5,
+    batch_size=6,
+    learning_rate=1e-2,
+    layers=1,
+    heads=3,
+    width=12,
+    context_len=4,
+    dropout=0.0,
+    clip_norm=0.05,
+    q_weight=0.7,
+    mix=0.5,
 )
 SPEC = Spec(observation_size=5, action_size=3, max_episode_steps=50)
 HEADS, WIDTH = 3, 12
@@ -30,6 +38,10 @@ HEADS, WIDTH = 3, 12
 @jax.jit
 def fresh(key: jax.Array) -> State:
     return learn.init(CONFIG, SPEC, Critics(5, 3, (7, 11), 2, key), key)
+
+
+def drawn(data: Data) -> Window:
+    return jax.jit(lambda key: learn.draw(CONFIG, data, key))(jax.random.key(1))
 
 
 def make_data() -> Data:
@@ -65,7 +77,9 @@ def plain_transformer(p: Arrays, x: np.ndarray, visible: np.ndarray) -> np.ndarr
     """Blocks between two LayerNorms; ``p`` in the order of the module's fields."""
     x = layer_norm(x, *p[:2])[0]
     for block in range(CONFIG.layers):
-        g1, b1, w_qkv, b_qkv, w_out, b_out, g2, b2, w_up, b_up, w_down, b_down = p[2 + 12 * block : 14 + 12 * block]
+        g1, b1, w_qkv, b_qkv, w_out, b_out, g2, b2, w_up, b_up, w_down, b_down = p[
+            2 + 12 * block : 14 + 12 * block
+        ]
         q, k, v = np.split(layer_norm(x, g1, b1)[0] @ w_qkv.T + b_qkv, 3, axis=1)
         mixed = np.zeros_like(x)
         for part in np.split(np.arange(WIDTH), HEADS):
@@ -90,7 +104,9 @@ def plain_actions(p: Arrays, w: Window, row: int) -> np.ndarray:
     return np.tanh(hidden[1::3] @ p[-2].T + p[-1])
 
 
-def plain_loss(p: Arrays, critics: list[Arrays], w: Window, q_scale: float | None = None) -> tuple[float, float]:
+def plain_loss(
+    p: Arrays, critics: list[Arrays], w: Window, q_scale: float | None = None
+) -> tuple[float, float]:
     """Eq. 26 summed position by position over the targets, and the scale of Q."""
     errors, qs, weights = [], [], []
     for row in range(len(w.prompts)):
@@ -110,12 +126,10 @@ def test_loss_gradient_and_updates_are_those_of_plain_numpy() -> None:
     with jax.enable_x64(True):
         data = jax.tree.map(lambda leaf: leaf.astype(float) if leaf.dtype == jnp.float32 else leaf, DATA)
         state = fresh(jax.random.key(0))
-        window = learn.draw(CONFIG, data, jax.random.key(1))
+        window = drawn(data)
         window = window._replace(target=window.target * (1 + jnp.arange(6.0))[:, None])
         grad = jax.jit(
-            jax.value_and_grad(
-                lambda p, w: learn.loss_fn(CONFIG, p, state.critics, w, jax.random.key(2))[0]
-            )
+            jax.value_and_grad(lambda p, w: learn.loss_fn(CONFIG, p, state.critics, w, jax.random.key(2))[0])
         )
         loss, grads = grad(state.policy, window)
         plain = leaves(state.policy)
@@ -129,7 +143,9 @@ def test_loss_gradient_and_updates_are_those_of_plain_numpy() -> None:
         for _ in range(3):
             way = [random.normal(size=leaf.shape) for leaf in plain]
             up, down = (
-                plain_loss([leaf + sign * 1e-5 * d for leaf, d in zip(plain, way, strict=True)], critics, w, scale)[0]
+                plain_loss(
+                    [leaf + sign * 1e-5 * d for leaf, d in zip(plain, way, strict=True)], critics, w, scale
+                )[0]
                 for sign in (1, -1)
             )
             along = sum((g * d).sum() for g, d in zip(leaves(grads), way, strict=True))
@@ -169,7 +185,9 @@ def test_logged_windows_are_those_of_a_plain_loop() -> None:
 
 def test_imagined_windows_have_their_real_history_and_learn_from_imagined_steps_only() -> None:
     segments, ends = np.array([0, 0, 0, 1, 1]), np.array([0, 2, 5, 0, 1])
-    window = jax.jit(lambda s, e: learn.imagined_windows(CONFIG, DATA, s, e))(jnp.asarray(segments), jnp.asarray(ends))
+    window = jax.jit(lambda s, e: learn.imagined_windows(CONFIG, DATA, s, e))(
+        jnp.asarray(segments), jnp.asarray(ends)
+    )
     source, start = {0: 14, 1: 1}, {0: 9, 1: 0}
     for i, (segment, end) in enumerate(zip(segments, ends, strict=True)):
         for t in range(4):
@@ -197,8 +215,12 @@ def test_draw_takes_the_share_mix_from_segments_that_exist() -> None:
 @pytest.mark.parametrize("chance", [0.0, 1.0])
 def test_shortened_windows_lose_their_oldest_steps_only(chance: float) -> None:
     config = dataclasses.replace(CONFIG, shorten=chance)
-    window = learn.logged_windows(config, DATA, jnp.full(40, 22))
-    short = learn.shorten(config, window, jax.random.key(0))
+
+    @jax.jit
+    def shortened(key: jax.Array) -> Window:
+        return learn.shorten(config, learn.logged_windows(config, DATA, jnp.full(40, 22)), key)
+
+    short = shortened(jax.random.key(0))
     hidden = np.asarray(~short.present).sum(1)
     assert (np.diff(np.asarray(short.present).astype(int), axis=1) >= 0).all()
     assert set(hidden) == ({0} if chance == 0.0 else {0, 1, 2, 3})
@@ -208,14 +230,18 @@ def test_shortened_windows_lose_their_oldest_steps_only(chance: float) -> None:
 def test_q_weight_has_no_unit() -> None:
     """Q divided by its mean size: rewards in cents instead of dollars change no gradient."""
     state = fresh(jax.random.key(0))
-    window = learn.draw(CONFIG, DATA, jax.random.key(1))
+    window = drawn(DATA)
 
     @jax.jit
     def gradient(unit: jax.Array) -> SequencePolicy:
         last = (state.critics.nets.layers[-1].weight, state.critics.nets.layers[-1].bias)
         scaled = tuple(unit * leaf for leaf in last)
-        critics = eqx.tree_at(lambda c: (c.nets.layers[-1].weight, c.nets.layers[-1].bias), state.critics, scaled)
-        return jax.grad(lambda p: learn.loss_fn(CONFIG, p, critics, window, jax.random.key(2))[0])(state.policy)
+        critics = eqx.tree_at(
+            lambda c: (c.nets.layers[-1].weight, c.nets.layers[-1].bias), state.critics, scaled
+        )
+        return jax.grad(lambda p: learn.loss_fn(CONFIG, p, critics, window, jax.random.key(2))[0])(
+            state.policy
+        )
 
     for a, b in zip(leaves(gradient(jnp.array(1.0))), leaves(gradient(jnp.array(100.0))), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)

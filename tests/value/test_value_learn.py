@@ -13,7 +13,9 @@ from ipd.config import ValueConfig
 from ipd.types import Spec, Steps
 from ipd.value import learn
 
-CONFIG = ValueConfig(steps=10, batch_size=13, hidden=(7, 11), dropout=0.0, learning_rate=1e-2, huber_quantile=0.6)
+CONFIG = ValueConfig(
+    steps=10, batch_size=13, hidden=(7, 11), dropout=0.0, learning_rate=1e-2, huber_quantile=0.6
+)
 SPEC = Spec(observation_size=5, action_size=3, max_episode_steps=50)
 DEPTH = 3
 
@@ -158,6 +160,8 @@ def test_policy_samples_stay_in_bounds_and_zero_noise_is_the_mean() -> None:
 
 def test_draw_takes_whole_rows(small_steps: Steps) -> None:
     batch = learn.draw(CONFIG, jax.tree.map(jnp.asarray, small_steps), jax.random.key(3))
-    rows = [int(np.flatnonzero((small_steps.observations == o).all(1))[0]) for o in np.asarray(batch.observations)]
+    rows = [
+        int(np.flatnonzero((small_steps.observations == o).all(1))[0]) for o in np.asarray(batch.observations)
+    ]
     for name in Steps._fields:
         np.testing.assert_array_equal(getattr(batch, name), getattr(small_steps, name)[rows])

@@ -23,9 +23,9 @@ CONFIG = WorldConfig(hidden=(7, 11), num_members=4)
 def ensemble(small_steps: Steps) -> Ensemble:
     """Untrained, with a termination head."""
     scale = change_scale(small_steps)
-    return jax.jit(lambda key: Ensemble(5, 3, CONFIG.hidden, 4, CONFIG.log_variance_bounds, scale, True, key))(
-        jax.random.key(0)
-    )
+    return jax.jit(
+        lambda key: Ensemble(5, 3, CONFIG.hidden, 4, CONFIG.log_variance_bounds, scale, True, key)
+    )(jax.random.key(0))
 
 
 def test_prediction_is_the_mean_of_the_members(small_steps: Steps, ensemble: Ensemble) -> None:
@@ -37,7 +37,9 @@ def test_prediction_is_the_mean_of_the_members(small_steps: Steps, ensemble: Ens
     expected = small_steps.observations + np.asarray(means).mean(1) * change.std(0) + change.mean(0)
     np.testing.assert_allclose(said.next_observation, expected, rtol=1e-4, atol=1e-5)
     # the rule speaks of the state that is reached
-    np.testing.assert_array_equal(said.terminated, (np.asarray(said.next_observation)[:, 1] > 0).astype(np.float32))
+    np.testing.assert_array_equal(
+        said.terminated, (np.asarray(said.next_observation)[:, 1] > 0).astype(np.float32)
+    )
     assert 0 < said.terminated.sum() < 97
 
     # U: Eq. 9 pair by pair, in float64

@@ -103,7 +103,9 @@ def test_updates_are_those_of_plain_numpy(small_steps: Steps) -> None:
 
 def test_members_draw_their_own_bootstrap_and_never_the_held_out(small_steps: Steps) -> None:
     steps = jax.tree.map(jnp.asarray, small_steps)
-    train, held_out = (jax.tree.map(lambda leaf, part=part: leaf[part], steps) for part in (slice(80), slice(80, 97)))
+    train, held_out = (
+        jax.tree.map(lambda leaf, part=part: leaf[part], steps) for part in (slice(80), slice(80, 97))
+    )
     rows = learn.bootstrap(CONFIG, 80, jax.random.key(5))
     assert rows.shape == (2, 80) and int(rows.max()) < 80
     # with replacement: a share 1 - 1/e of the rows, other ones for each member
