@@ -146,7 +146,7 @@ class EvaluateConfig:
     final_episodes: int = 20
     """Episodes of the finished policies."""
     rerank: int = 0
-    """Candidate actions drawn around the policy's and ranked by Q; 0 acts as trained."""
+    """Also evaluate `ipd_reranked`: this many candidates around each action, the best by Q is taken."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,10 @@ from ipd.policy.model import SequencePolicy
 from ipd.value.networks import Critics, GaussianPolicy, Value
 
 
+RERANK_SPREAD = 0.1
+"""Standard deviation of the candidates around the policy's action, as a share of half its range."""
+
+
 class Driver(NamedTuple):
     """What acting needs of one trained seed."""
 
@@ -54,10 +58,12 @@ def act(
     observation: Float[Array, "obs"],
     time: Int[Array, ""],
     prompt: Float[Array, ""] | None = None,
+    noise: Float[Array, "candidates act"] | None = None,
 ) -> tuple[Float[Array, "act"], Context]:
     """Action for a normalised observation, and the context with this step in it.
 
-    ``prompt`` overrides V(s) / std(V) (Fig. 3's fixed target returns).
+    ``prompt`` overrides V(s) / std(V) (Fig. 3's fixed target returns). With ``noise`` the action
+    competes with noisy copies of itself, and the one with the largest min Q(s, a) is taken.
     """
 
     def push(row: Array, new: Array) -> Array:
@@ -77,6 +83,10 @@ def act(
         context.prompts, context.observations, context.actions, context.timesteps, context.present
     )
     action = actions[-1]
+    if noise is not None:
+        # the policy's own action stands first, so that it wins a tie
+        candidates = jnp.concatenate([action[None], jnp.clip(action + noise, -1.0, 1.0)])
+        action = candidates[jnp.argmax(jax.vmap(lambda a: driver.critics(observation, a).min())(candidates))]
     return action, context._replace(actions=context.actions.at[-1].set(action))
 
 
@@ -84,15 +94,32 @@ class Controller:
     """Acts for ``rows`` episodes at once in the task's own units; rows are grouped by trained seed.
 
     ``drivers`` is one ``Driver`` with seeds stacked on the first axis. With S seeds, row i belongs
-    to seed ``i // (rows / S)``. One row of one seed also takes and returns plain vectors.
+    to seed ``i // (rows / S)``. One row of one seed also takes and returns plain vectors. ``prompt``
+    fixes the prompt; ``rerank`` candidates around each action compete by Q (the paper has neither).
     """
 
-    def __init__(self, drivers: Driver, normaliser: Normaliser, context_len: int, prompt: float | None = None):
+    def __init__(
+        self,
+        drivers: Driver,
+        normaliser: Normaliser,
+        context_len: int,
+        prompt: float | None = None,
+        rerank: int = 0,
+    ):
         self._drivers, self._normaliser, self._context_len = drivers, normaliser, context_len
         self._seeds = drivers.prompt_scale.shape[0]
         fixed = None if prompt is None else jnp.asarray(prompt, jnp.float32)
-        one = partial(act, prompt=fixed)
-        self._step = eqx.filter_jit(jax.vmap(jax.vmap(one, in_axes=(None, 0, 0, None)), in_axes=(0, 0, 0, None)))
+
+        def step(drivers: Driver, contexts: Context, rows: Array, time: Array) -> tuple[Array, Context]:
+            noise = None
+            if rerank:
+                key = jax.random.fold_in(jax.random.PRNGKey(0), time)
+                noise = RERANK_SPREAD * jax.random.normal(key, (rerank, len(normaliser.action_low)))
+            one = partial(act, prompt=fixed, noise=noise)
+            each = jax.vmap(jax.vmap(one, in_axes=(None, 0, 0, None)), in_axes=(0, 0, 0, None))
+            return each(drivers, contexts, rows, time)
+
+        self._step = eqx.filter_jit(step)
         self.reset()
 
     def reset(self, rows: int | None = None) -> None:

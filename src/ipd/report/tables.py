@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ipd.report import read
-from ipd.report.read import Evaluation, Floats, Run
+from ipd.report.read import Evaluation, Floats, Number, Run
 
 LABELS = {
     "data_mean": "Data, mean",
@@ -20,6 +20,7 @@ LABELS = {
     "cloning": "Behaviour cloning",
     "quasi_optimal": "Quasi-optimal policy",
     "ipd": "IPD",
+    "ipd_reranked": "IPD, actions re-ranked by Q",
 }
 """Names for a reader, in a reader's order."""
 
@@ -95,7 +96,7 @@ def at_step(evaluations: Sequence[Evaluation], policy: str, step: int) -> Sample
     for row in evaluations:
         if row.policy == policy and row.step == step:
             found.setdefault(row.seed, []).append(row.ret)
-    return {seed: np.array(values) for seed, values in sorted(found.items())}
+    return {seed: np.array(values, np.float64) for seed, values in sorted(found.items())}
 
 
 def steps_of(evaluations: Sequence[Evaluation], policy: str) -> list[int]:
@@ -173,11 +174,11 @@ def normalisation(evaluations: Sequence[Evaluation]) -> tuple[float, float]:
     return slope, low.normalized - slope * low.ret
 
 
-def apply(scale: tuple[float, float], value: float) -> float:
+def apply(scale: tuple[float, float], value: Number) -> float:
     return scale[0] * value + scale[1]
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: Number, digits: int = 3) -> str:
     """For a reader: thousands apart, about three figures, a true minus, a dash for what is not known."""
     if not math.isfinite(value):
         return "–"
@@ -191,7 +192,7 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
-def span(low: float, high: float) -> str:
+def span(low: Number, high: Number) -> str:
     """An interval for a reader."""
     return f"{number(low)} to {number(high)}" if math.isfinite(low) else "–"
 

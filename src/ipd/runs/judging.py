@@ -36,7 +36,7 @@ def evaluate(run: Run, task: Task, values: Trained, cloning: Trained, policy: Tr
         steps = [
             step for step in learning.snapshots(run.config.policy) if step < policy.step and config.episodes
         ]
-        total = len(steps) * config.episodes + 3 * config.final_episodes
+        total = len(steps) * config.episodes + (4 if config.rerank else 3) * config.final_episodes
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")
         done = 0
 
@@ -62,18 +62,23 @@ def evaluate(run: Run, task: Task, values: Trained, cloning: Trained, policy: Tr
             state = learning.snapshot(run, policy, "policy", step)
             judge("ipd", step, controller(run, values, state), config.episodes)
         judge("ipd", policy.step, controller(run, values, policy.state), config.final_episodes)
+        if config.rerank:
+            reranked = controller(run, values, policy.state, rerank=config.rerank)
+            judge("ipd_reranked", policy.step, reranked, config.final_episodes)
         run.progress.end()
         return {}
 
     return run.finish("evaluate", fingerprint, work)
 
 
-def controller(run: Run, values: Trained, state: Any, seeds: slice = slice(None)) -> Controller:
+def controller(
+    run: Run, values: Trained, state: Any, seeds: slice = slice(None), rerank: int = 0
+) -> Controller:
     """The sequence policy of some seeds (rows of `run.seeds`), ready to act."""
     scale = jnp.asarray(run.summary("policy")["prompt_scale"], jnp.float32)
     driver = Driver(state.policy, values.state.value, values.state.target_critics, scale)
     chosen = jax.tree.map(lambda leaf: leaf[seeds], driver)
-    return Controller(chosen, run.normaliser, run.config.policy.context_len)
+    return Controller(chosen, run.normaliser, run.config.policy.context_len, rerank=rerank)
 
 
 def _rows(
