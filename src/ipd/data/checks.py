@@ -148,7 +148,7 @@ def _actions(episodes: Episodes) -> Iterator[Finding]:
         yield Finding("bounds", "note", f"actions, row {np.flatnonzero(beyond)[0]}", message, cure)
         return
     pinned = (size == 1).mean(0)
-    columns = np.flatnonzero(pinned > 0.2)
+    columns = np.flatnonzero(pinned > 0.5)
     if len(columns):
         message = f"exactly -1 or 1 in up to {pinned.max():.0%} of the steps: clipped when recorded"
         where = f"actions, {_dimensions(columns)}"

@@ -85,18 +85,22 @@ class Episodes:
 
     @property
     def num_steps(self) -> int:
+        """N, over all episodes."""
         return len(self.observations)
 
     @property
     def num_episodes(self) -> int:
+        """E."""
         return len(self.starts) - 1
 
     @property
     def observation_size(self) -> int:
+        """Dimensions of an observation."""
         return int(self.observations.shape[1])
 
     @property
     def action_size(self) -> int:
+        """Dimensions of an action."""
         return int(self.actions.shape[1])
 
     @cached_property

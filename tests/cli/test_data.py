@@ -1,0 +1,115 @@
+"""`ipd data check` and `ipd data describe`: what they print and the code they end with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from ipd.cli import data
+from ipd.data.probes import linear_quadratic
+
+BUNDLED = "bundled:hopper-medium-replay"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """D4RL file of the linear probe: 5 episodes of 7 steps."""
+    episodes = linear_quadratic(5, 7, seed=0)
+    file_path = tmp_path / "point.hdf5"
+    with h5py.File(file_path, "w") as file:
+        for key in ("observations", "actions", "rewards", "next_observations"):
+            file[key] = getattr(episodes, key)
+        file["terminals"], file["timeouts"] = episodes.terminated, episodes.truncated
+    return str(file_path)
+
+
+def put(path: str, key: str, where: Any, value: float) -> None:
+    with h5py.File(path, "a") as file:
+        file[key][where] = value
+
+
+def test_check_of_sound_data_says_so(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    put(path, "terminals", 34, 1)
+    put(path, "timeouts", 34, 0)
+    assert data.check(path) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        f"{path}: 5 episodes, 35 steps, 3 observation and 2 action dimensions, task unknown",
+        "nothing found wrong",
+    ]
+    assert err == ""
+
+
+def test_check_prints_one_finding_a_line(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    put(path, "rewards", slice(None), 1)
+    assert data.check(path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[:2] for line in lines[1:]] == [["warning", " rewards"], ["note", " terminals"]]
+
+
+@pytest.mark.parametrize("command", [data.check, data.describe])
+def test_unusable_data_end_with_2_and_one_line(
+    command: Any, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(path, "rewards", 9, np.nan)
+    assert command(path) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(f"error: {path}, key 'rewards', row 9: ")
+
+
+def test_a_task_of_other_sizes_ends_with_2(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gymnasium")
+    assert data.check(path, "Pendulum-v1") == 2
+    assert "'actions': 2 dimensions, but task Pendulum-v1 has 1" in capsys.readouterr().err
+    assert data.check(path, "NoSuchTask-v0") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: no task 'NoSuchTask-v0'")
+
+
+def test_actions_beyond_the_task_end_with_2(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mujoco")
+    with h5py.File(path, "a") as file:
+        for key, size in (("observations", 4), ("next_observations", 4), ("actions", 1)):
+            values = np.random.default_rng(0).normal(size=(35, size))
+            del file[key]
+            file[key] = values if size == 4 else np.clip(values, -3, 3)
+        file["actions"][20] = 3.5
+    assert data.check(path, "InvertedPendulum-v4") == 2
+    assert (
+        "key 'actions', row 20: dimension 0 is 3.5, outside the task's bounds [-3, 3]"
+        in capsys.readouterr().err
+    )
+
+
+def test_description_of_the_bundled_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert data.describe(BUNDLED) == 0
+    out = capsys.readouterr().out
+    assert "999 episodes, 115,200 steps, 11 observation and 3 action dimensions, task Hopper-v4" in out
+    assert "best tenth of the episodes: mean return 994" in out
+    assert "990 episodes terminated, 9 truncated" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["return", "276", "319", "5.03"] in [row[:4] for row in rows]
+    assert sum(row[:1] == ["10"] for row in rows) == 1  # the last observation dimension
+    assert "\x1b" not in out  # not a terminal: plain text
+
+
+def test_module_is_light_and_reading_needs_no_jax(path: str) -> None:
+    code = (
+        "import sys; import ipd.cli.data as d; heavy = {'jax', 'numpy', 'h5py', 'rich', 'gymnasium'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules);"
+        f"assert d.check({path!r}) == 0 and d.describe({path!r}) == 0; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_narrow_and_ascii_terminals_get_what_they_can_show(path: str) -> None:
+    code = f"import ipd.cli.data as d; raise SystemExit(d.describe({path!r}))"
+    environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
+    assert done.stdout.isascii() and b"observations" in done.stdout
