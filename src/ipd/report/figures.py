@@ -73,7 +73,7 @@ def curve(name: str, series: Series, colour: str) -> str:
     pool = np.concatenate([values[np.isfinite(values)] for _, values in series.values()])
     log = bool(len(pool)) and bool(pool.min() > 0) and float(pool.max() / pool.min()) > 50
     lines = {seed: thinned(steps, values) for seed, (steps, values) in series.items()}
-    x = Axis.fit([steps for steps, _ in lines.values()], "updates", include=(0,))
+    x = Axis.fit([steps for steps, _ in lines.values()], "updates", include=(0.0,))
     panel = Panel(x, Axis.fit([values for _, values in lines.values()], "log scale" if log else "", log))
     if len(lines) > 1:
         for steps, values in lines.values():
@@ -144,11 +144,12 @@ def training(run: Run, rows: Sequence[Row]) -> str:
         seed: np.array([samples[seed].mean() if seed in samples else np.nan for samples in at.values()])
         for seed in at[steps[-1]]
     }
+    xs = np.array(steps, np.float64)
     references = [
         levels[name] for name in ("data_mean", "data_best_decile", "quasi_optimal") if name in levels
     ]
     panel = Panel(
-        Axis.fit([np.array(steps)], "updates of the policy", include=(0,)),
+        Axis.fit([xs], "updates of the policy", include=(0.0,)),
         Axis.fit([means, *lines.values()], "return", include=(*references, min(0.0, *references, 0.0))),
     )
     for name, label in (
@@ -159,11 +160,11 @@ def training(run: Run, rows: Sequence[Row]) -> str:
         if name in levels:
             panel.rule(label, y=levels[name])
     for values in lines.values():
-        panel.line(np.array(steps, np.float64), values, "orange", thin=True)
-    panel.line(np.array(steps, np.float64), means, "orange", "mean of seeds")
+        panel.line(xs, values, "orange", thin=True)
+    panel.line(xs, means, "orange", "mean of seeds")
     top = int(np.argmax(means))
-    panel.dots(np.array(steps[top : top + 1], np.float64), means[top : top + 1], "green", "best", "mean")
-    panel.dots(np.array(steps[-1:], np.float64), means[-1:], "orange", "last", "mean")
+    panel.dots(xs[top : top + 1], means[top : top + 1], "green", "best", "mean")
+    panel.dots(xs[-1:], means[-1:], "orange", "last", "mean")
     if top == len(steps) - 1:
         say = f"Look for the last snapshot to be the best, as it is here: {number(means[-1])}."
     else:

@@ -14,7 +14,7 @@ from html import escape
 
 import numpy as np
 
-from ipd.report.read import Floats
+from ipd.report.read import Floats, Number
 
 WIDTH, HEIGHT = 360, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 24, 34
@@ -22,7 +22,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 10, 24, 34
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def short(value: float) -> str:
+def short(value: Number) -> str:
     """A tick: 0.5, 20, 1,500, 40k, 1M."""
     size = abs(value)
     if size >= 1e6:
@@ -38,8 +38,8 @@ def short(value: float) -> str:
 class Axis:
     """One direction of a panel, from data units to 0..1."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
     label: str
     log: bool = False
     whole: bool = False
@@ -47,7 +47,7 @@ class Axis:
 
     @classmethod
     def fit(
-        cls, values: Iterable[Floats], label: str, log: bool = False, include: Sequence[float] = ()
+        cls, values: Iterable[Floats], label: str, log: bool = False, include: Sequence[Number] = ()
     ) -> Axis:
         """An axis that holds all finite values with a little room; `include` are values it must show."""
         pool = np.concatenate([*(np.ravel(part) for part in values), np.array(include, np.float64)])
@@ -61,15 +61,13 @@ class Axis:
         room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
         return cls(low if low in include else low - room, high if high in include else high + room, label)
 
-    def place(self, values: Floats | float) -> Floats:
+    def place(self, values: Floats) -> Floats:
         """Share of the way from low to high, held within the axis; NaN stays NaN."""
-        values = np.asarray(values, np.float64)
         low, high = self.low, self.high
         if self.log:
             values = np.log(np.where(values > 0, values, low))
             low, high = math.log(low), math.log(high)
-        placed: Floats = np.clip((values - low) / (high - low), 0.0, 1.0)
-        return placed
+        return np.asarray(np.clip((values - low) / (high - low), 0.0, 1.0))
 
     def ticks(self) -> list[tuple[float, str]]:
         """About five round values with their labels."""
@@ -95,7 +93,7 @@ def _power(factor: int, power: int) -> str:
     return tens if factor == 1 else f"{factor}·{tens}"
 
 
-def _at(value: float) -> str:
+def _at(value: Number) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -109,10 +107,14 @@ class Panel:
         """Kept apart to be drawn last: no mark may cross a word."""
         self._legend: dict[str, str] = {}
 
-    def _points(self, xs: Floats | float, ys: Floats | float) -> tuple[Floats, Floats]:
+    def _points(self, xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
         across = self.left + self.x.place(xs) * (self.width - self.left - RIGHT)
         down = self.height - BOTTOM - self.y.place(ys) * (self.height - TOP - BOTTOM)
         return across, down
+
+    def _point(self, x: Number, y: Number) -> tuple[float, float]:
+        across, down = self._points(np.array([x], np.float64), np.array([y], np.float64))
+        return float(across[0]), float(down[0])
 
     def _key(self, label: str, kind: str) -> None:
         if label:
@@ -136,7 +138,7 @@ class Panel:
     def dots(self, xs: Floats, ys: Floats, colour: str, label: str = "", size: str = "dot") -> None:
         """Round marks; `size` is dot, cloud (many, faint), or big."""
         across, down = self._points(xs, ys)
-        seen = np.isfinite(np.asarray(xs, np.float64)) & np.isfinite(np.asarray(ys, np.float64))
+        seen = np.isfinite(xs) & np.isfinite(ys)
         path = "".join(f"M{_at(u)} {_at(v)}h0" for u, v, ok in zip(across, down, seen, strict=True) if ok)
         self._marks.append(f'<path class="s-{colour} {size}" d="{path}"/>')
         shown = "big" if size == "mean" else "dot"
@@ -149,7 +151,7 @@ class Panel:
         colour: str,
         label: str = "",
         outline: bool = False,
-        base: float | None = None,
+        base: Number | None = None,
     ) -> None:
         """Bars that touch, standing on `base`; `outline` draws only their edge, to lie over filled ones."""
         floor = self.y.low if base is None else base
@@ -161,34 +163,34 @@ class Panel:
         swatch = '<path class="{}" d="M1 5H21"/>' if outline else '<path class="{}" d="M1 1H21V9H1z"/>'
         self._key(label, swatch.format(style))
 
-    def bar(self, low: float, high: float, y: float, colour: str) -> None:
+    def bar(self, low: Number, high: Number, y: Number, colour: str) -> None:
         """A horizontal interval at height y."""
-        across, down = self._points(np.array([low, high]), np.array([y, y]))
+        across, down = self._points(np.array([low, high], np.float64), np.full(2, float(y)))
         self._marks.append(
             f'<path class="s-{colour} interval" d="M{_at(across[0])} {_at(down[0])}H{_at(across[1])}"/>'
         )
 
-    def rule(self, label: str, x: float | None = None, y: float | None = None, row: int = 0) -> None:
+    def rule(self, label: str, x: Number | None = None, y: Number | None = None, row: int = 0) -> None:
         """A dashed reference line at x or y with its name on it; `row` moves the name of an x line down."""
         if x is not None:
-            u = float(self._points(x, self.y.low)[0])
+            u = self._point(x, self.y.low)[0]
             self._marks.append(f'<path class="rule" d="M{_at(u)} {TOP}V{self.height - BOTTOM}"/>')
             end = u > self.width * 0.6
             self.text(u + (-4 if end else 4), TOP + 10 + 14 * row, label, "end" if end else "start")
         if y is not None:
-            v = float(self._points(self.x.low, y)[1])
+            v = self._point(self.x.low, y)[1]
             self._marks.append(f'<path class="rule" d="M{self.left} {_at(v)}H{self.width - RIGHT}"/>')
             self.text(self.width - RIGHT - 2, v - 4 if v > TOP + 16 else v + 13, label, "end")
 
     def diagonal(self, label: str) -> None:
         """Where x equals y."""
         low, high = max(self.x.low, self.y.low), min(self.x.high, self.y.high)
-        across, down = self._points(np.array([low, high]), np.array([low, high]))
+        across, down = self._points(np.array([low, high], np.float64), np.array([low, high], np.float64))
         ends = [f"{_at(u)} {_at(v)}" for u, v in zip(across, down, strict=True)]
         self._marks.append(f'<path class="rule" d="M{ends[0]}L{ends[1]}"/>')
         self._key(label, '<path class="rule" d="M1 5H21"/>')
 
-    def text(self, u: float, v: float, label: str, anchor: str = "start", style: str = "note") -> None:
+    def text(self, u: Number, v: Number, label: str, anchor: str = "start", style: str = "note") -> None:
         """Words at a place in drawing units."""
         place = f'x="{_at(u)}" y="{_at(v)}" text-anchor="{anchor}"'
         self._words.append(f'<text class="{style}" {place}>{escape(label)}</text>')
@@ -196,13 +198,13 @@ class Panel:
     def _frame(self, y_ticks: bool) -> str:
         parts, floor = [], self.height - BOTTOM
         for value, label in self.x.ticks():
-            u = float(self._points(value, self.y.low)[0])
+            u = self._point(value, self.y.low)[0]
             parts.append(f'<path class="tick" d="M{_at(u)} {floor}v4"/>')
             parts.append(
                 f'<text class="tick" x="{_at(u)}" y="{floor + 16}" text-anchor="middle">{label}</text>'
             )
         for value, label in self.y.ticks() if y_ticks else []:
-            v = float(self._points(self.x.low, value)[1])
+            v = self._point(self.x.low, value)[1]
             parts.append(f'<path class="mesh" d="M{self.left} {_at(v)}H{self.width - RIGHT}"/>')
             parts.append(
                 f'<text class="tick" x="{self.left - 6}" y="{_at(v + 4)}" text-anchor="end">{label}</text>'
@@ -244,7 +246,7 @@ def sample(values: Floats, most: int) -> Floats:
     return np.asarray(values[rows], np.float64)
 
 
-def percent(share: float) -> str:
+def percent(share: Number) -> str:
     """0.953 as 95 %; three digits where it matters near the ends."""
     if not math.isfinite(share):
         return "–"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Number = float | int
 Series = dict[int, tuple[Floats, Floats]]
 """One metric: seed to (updates done, value at that time)."""
 

@@ -44,6 +44,7 @@ class Row(NamedTuple):
 
     @property
     def label(self) -> str:
+        """The policy in words."""
         return LABELS.get(self.policy, self.policy)
 
 
@@ -69,6 +70,7 @@ def final_table(run: Path | Run) -> list[Row]:
 
 
 def data_rows(run: Run, scale: tuple[float, float]) -> list[Row]:
+    """The logged data's mean and best decile, logged units; `scale` maps a return to its score."""
     summary = run.summaries.get("data", {})
     if "return" not in summary:
         return []
@@ -92,6 +94,7 @@ def policies(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def at_step(evaluations: Sequence[Evaluation], policy: str, step: int) -> Samples:
+    """Returns of one policy's episodes at one step of training, by seed."""
     found: dict[int, list[float]] = {}
     for row in evaluations:
         if row.policy == policy and row.step == step:
@@ -100,6 +103,7 @@ def at_step(evaluations: Sequence[Evaluation], policy: str, step: int) -> Sample
 
 
 def steps_of(evaluations: Sequence[Evaluation], policy: str) -> list[int]:
+    """Steps of training at which a policy was evaluated, ascending."""
     return sorted({row.step for row in evaluations if row.policy == policy})
 
 
@@ -175,6 +179,7 @@ def normalisation(evaluations: Sequence[Evaluation]) -> tuple[float, float]:
 
 
 def apply(scale: tuple[float, float], value: Number) -> float:
+    """`value` under the line with slope and offset `scale`."""
     return scale[0] * value + scale[1]
 
 
@@ -201,6 +206,7 @@ HEADER = ("policy", "mean return", "95 % interval", "normalised", "seeds", "epis
 
 
 def cells(row: Row) -> tuple[str, ...]:
+    """The row as text: policy, mean, interval, score, seeds, episodes."""
     seeds = str(row.seeds) if row.seeds else "–"
     score = f"{row.normalized:.1f}".replace("-", "−") if math.isfinite(row.normalized) else "–"
     return row.label, number(row.mean), span(row.low, row.high), score, seeds, number(row.episodes)
