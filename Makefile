@@ -27,11 +27,11 @@ faults: .venv/test.stamp
 	$(PYTHON) -m venv .venv
 
 .venv/run.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envs]'
 	touch $@
 
 .venv/test.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[envs,test]'
 	touch $@ .venv/run.stamp
 
 .venv/dev.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt

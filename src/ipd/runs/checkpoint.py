@@ -48,6 +48,7 @@ class CheckpointStore:
     """Hash of config, inputs and code; a checkpoint with another one is not resumed from."""
 
     def path(self, step: int) -> Path:
+        """File of the checkpoint at `step`."""
         return self.folder / f"step-{step}.safetensors"
 
     def steps(self) -> list[int]:
@@ -72,6 +73,7 @@ class CheckpointStore:
                 self.remove(other)
 
     def remove(self, step: int) -> None:
+        """Deletes a checkpoint, its description first, so that no half of it can be taken for a whole."""
         self.path(step).with_suffix(".json").unlink(missing_ok=True)
         self.path(step).unlink(missing_ok=True)
 

@@ -68,10 +68,12 @@ class Run:
 
     @property
     def config(self) -> Config:
+        """The run's configuration."""
         return self.job.config
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """The run's seeds."""
         return self.job.seeds
 
     @cached_property
@@ -86,6 +88,7 @@ class Run:
 
     @cached_property
     def log(self) -> MetricsLog:
+        """Where metrics go."""
         return MetricsLog(self.folder / "metrics.jsonl", self.seeds)
 
     def stage_folder(self, stage: str) -> Path:

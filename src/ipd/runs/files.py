@@ -41,6 +41,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file atomically."""
     with replacing(path) as partial:
         partial.write_bytes(content)
 
@@ -60,6 +61,7 @@ def read_json(path: Path) -> Any:
 
 
 def digest(content: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -42,6 +42,7 @@ class Candidates(NamedTuple):
 
     @property
     def gap(self) -> NDArray[np.float32]:
+        """Imagined minus real return (Eq. 20)."""
         return self.imagined - self.real
 
 

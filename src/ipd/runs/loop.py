@@ -56,6 +56,7 @@ class Schedule(NamedTuple):
         return min(stops)
 
     def validates_at(self, step: int) -> bool:
+        """Whether the held-out error is looked at after `step` updates."""
         return self.validate_every is not None and (step % self.validate_every == 0 or step == self.steps)
 
 
