@@ -43,7 +43,7 @@ def write_run(run: Path, task: str = "Hopper-v4") -> Path:
     _write_json(
         run / "manifest.json",
         {
-            "task": task,
+            "task": {"id": task, "horizon": 1000},
             "data": {"source": "bundled:hopper-medium-replay", "digest": "5f0c2a9be1d34c77"},
             "seeds": list(SEEDS),
             "versions": {"ipd": "0.1.0", "jax": "0.8.0", "mujoco": "3.11.0", "python": "3.11.7"},

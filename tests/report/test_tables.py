@@ -96,7 +96,7 @@ def test_an_unknown_policy_is_shown_by_its_name() -> None:
     ("value", "text"),
     [
         *((0.0, "0"), (2147.7, "2,148"), (12.34, "12.3"), (0.98765, "0.988"), (-3.0, "−3.00"), (40.0, "40")),
-        *((2e-7, "2.00e−07"), (float("nan"), "–"), (float("inf"), "–")),
+        *((400, "400"), (-4, "−4"), (2e-7, "2.00·10⁻⁷"), (float("nan"), "–"), (float("inf"), "–")),
     ],
 )
 def test_numbers_for_a_reader(value: float, text: str) -> None:

@@ -33,7 +33,10 @@ MEASURES: dict[str, tuple[str, str]] = {
         "Loss of the dynamics",
         "Look for a fall that ends where held-out error stops falling.",
     ),
-    "reward_loss": ("Loss of the reward", "Look for a fall by orders of magnitude; rewards are easy here."),
+    "reward_loss": (
+        "Loss of the reward",
+        "Look for a fall by orders of magnitude; rewards are the easy part.",
+    ),
     "termination_loss": ("Loss of the termination", "Look for a fall towards zero."),
     "log_variance": (
         "Predicted log-variance",

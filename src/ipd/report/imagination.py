@@ -38,6 +38,12 @@ def average(values: Iterable[Any]) -> float:
     return float(np.mean(finite)) if finite else float("nan")
 
 
+def depth_axis(depth: Floats) -> Axis:
+    """Steps into the imagined future."""
+    room = 0.05 * float(depth[-1])
+    return Axis(float(depth[0]) - room, float(depth[-1]) + room, "steps imagined", whole=True)
+
+
 def seeds_and_mean(
     panel: Panel, xs: Floats, rows: Floats, colour: str, label: str, dash: bool = False
 ) -> None:
@@ -82,9 +88,7 @@ def depth_error(seeds: Sequence[Seed]) -> str:
         stacked(seeds, "model_error"),
         stacked(seeds, "no_change_error"),
     )
-    panel = Panel(
-        Axis.fit([depth], "steps imagined"), Axis.fit([model, still], "mean squared error, std²", log=True)
-    )
+    panel = Panel(depth_axis(depth), Axis.fit([model, still], "mean squared error, std²", log=True))
     seeds_and_mean(panel, depth, still, "muted", "no change", dash=True)
     seeds_and_mean(panel, depth, model, "blue", "model")
     ratio = float(still.mean(axis=0)[-1] / model.mean(axis=0)[-1])

@@ -15,11 +15,11 @@ from html import escape
 import numpy as np
 
 from ipd.report.read import Floats, Number
+from ipd.report.tables import SUPERSCRIPT
 
 WIDTH, HEIGHT = 360, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 24, 34
 """Margins of the plotting area; the y label stands above it, the x label beneath."""
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def short(value: Number) -> str:
@@ -141,7 +141,7 @@ class Panel:
         seen = np.isfinite(xs) & np.isfinite(ys)
         path = "".join(f"M{_at(u)} {_at(v)}h0" for u, v, ok in zip(across, down, seen, strict=True) if ok)
         self._marks.append(f'<path class="s-{colour} {size}" d="{path}"/>')
-        shown = "big" if size == "mean" else "dot"
+        shown = "big" if size in ("mean", "big") else "dot"
         self._key(label, f'<path class="s-{colour} {shown}" d="M11 5h0"/>')
 
     def histogram(

@@ -146,8 +146,10 @@ def truth_checks(seeds: Sequence[Seed]) -> list[tuple[str, str]]:
 
 def first_screen(run: Run, rows: Sequence[Row]) -> str:
     """Headline, chart, table and checks."""
-    task = str(run.manifest.get("task") or run.summaries.get("data", {}).get("task") or "")
-    kicker = " · ".join(part for part in ("Imaginary Planning Distillation", task) if part)
+    task = run.manifest.get("task")
+    named = {"task": task.get("id") if isinstance(task, dict) else task, **run.summaries.get("data", {})}
+    words = ("Imaginary Planning Distillation", named["task"], named.get("source"))
+    kicker = " · ".join(str(word) for word in words if word)
     chart = figures.result(run, rows, wide=True) + figures.result(run, rows, wide=False)
     chart = f'<figure class="hero">{chart}<figcaption>{RESULT_SAY}</figcaption></figure>' if chart else ""
     lines = [tables.cells(row)[:4] for row in rows]

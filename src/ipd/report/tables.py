@@ -25,6 +25,7 @@ LABELS = {
 """Names for a reader, in a reader's order."""
 
 RESAMPLES = 4_000
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Row(NamedTuple):
@@ -187,13 +188,16 @@ def number(value: Number, digits: int = 3) -> str:
     """For a reader: thousands apart, about three figures, a true minus, a dash for what is not known."""
     if not math.isfinite(value):
         return "–"
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
     size = abs(value)
     if size >= 100 or size == 0 or (value == int(value) and size >= 10):
         text = f"{value:,.0f}"
     elif size >= 1e-3:
         text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
     else:
-        text = f"{value:.{digits - 1}e}"
+        text, power = f"{value:.{digits - 1}e}".split("e")
+        text += f"·10{str(int(power)).translate(SUPERSCRIPT)}"
     return text.replace("-", "−")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipd.report.imagination import CLOUD, PLANNERS, Seed, average, having, stacked
+from ipd.report.imagination import CLOUD, PLANNERS, Seed, average, depth_axis, having, stacked
 from ipd.report.plot import Axis, Panel, percent, sample
 from ipd.report.read import floats
 from ipd.report.tables import number
@@ -71,7 +71,7 @@ def by_depth(seeds: Sequence[Seed], states: str) -> str:
     lines = {p: (stacked(rows, "true_return"), stacked(rows, "imagined_return")) for p, rows in found.items()}
     pool = [values.mean(axis=0) for pair in lines.values() for values in pair]
     depth = floats(next(iter(found.values()))[0]["depth"])
-    panel = Panel(Axis.fit([depth], "steps imagined"), Axis.fit(pool, "mean return so far, scaled"))
+    panel = Panel(depth_axis(depth), Axis.fit(pool, "mean return so far, scaled"))
     for planner, (true, imagined) in lines.items():
         panel.line(depth, true.mean(axis=0), PLANNERS[planner], f"{NAMES[planner]}, true")
         panel.line(depth, imagined.mean(axis=0), PLANNERS[planner], f"{NAMES[planner]}, imagined", dash=True)
@@ -88,9 +88,7 @@ def observation_error(seeds: Sequence[Seed]) -> str:
     lines = {kind: stacked(rows, "observation_error") for kind, rows in found.items()}
     depth = floats(next(iter(found.values()))[0]["depth"])
     pool = list(lines.values())
-    panel = Panel(
-        Axis.fit([depth], "steps imagined"), Axis.fit(pool, "error of the state, log scale", log=True)
-    )
+    panel = Panel(depth_axis(depth), Axis.fit(pool, "error of the state, log scale", log=True))
     for (states, planner), rows in lines.items():
         label = f"{NAMES[planner]}, {states}"
         panel.line(depth, rows.mean(axis=0), PLANNERS[planner], label, dash=states == "random")
