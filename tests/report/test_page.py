@@ -215,3 +215,10 @@ def test_report_needs_no_jax() -> None:
         "import sys, ipd.report.page; assert not {'jax', 'equinox', 'matplotlib', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_versions_are_shown_as_written() -> None:
+    found = {"versions": {"numpy": "2.0"}, "seeds": [0, 1], "remarks": [], "mean": 1234.5, "on": True}
+    shown = ["2.0", "0, 1", "none", "1,234", "True"]
+    assert [text for _, text in sections.flat(found)] == shown
+    assert sections.flat(found)[0][0] == "versions.numpy"

@@ -301,12 +301,14 @@ def evaluations(run: Run) -> Section:
 
 
 def flat(value: Any, path: str = "") -> list[tuple[str, str]]:
-    """A nested JSON object as (dotted key, value) pairs; lists of scalars on one line."""
+    """A nested JSON object as (dotted key, text) pairs; lists of scalars on one line."""
     if isinstance(value, dict):
-        return [
-            pair for key, part in value.items() for pair in flat(part, f"{path}.{key}" if path else str(key))
-        ]
-    return [(path, ", ".join(map(str, value)) if isinstance(value, list) else str(value))]
+        parts = ((f"{path}.{key}" if path else str(key), part) for key, part in value.items())
+        return [pair for key, part in parts for pair in flat(part, key)]
+    if isinstance(value, list):
+        return [(path, ", ".join(map(str, value)) or "none")]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return [(path, number(value) if is_number else str(value))]
 
 
 def about(run: Run) -> Section:
@@ -324,10 +326,6 @@ def about(run: Run) -> Section:
 
 def facts(title: str, values: dict[str, Any]) -> str:
     """A list of names and values."""
-    pairs = ((key, number(float(text)) if _is_float(text) else text) for key, text in flat(values))
+    pairs = flat(values)
     items = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(text)}</dd></div>" for key, text in pairs)
     return f'<h3>{escape(title)}</h3><dl class="facts">{items}</dl>'
-
-
-def _is_float(text: str) -> bool:
-    return "." in text and text.replace(".", "", 1).lstrip("-").isdigit()
