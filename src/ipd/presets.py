@@ -114,7 +114,7 @@ TASKS: tuple[tuple[str, Overrides], ...] = (
 
 
 def preset(name: str) -> Config:
-    """The configuration of a name from `PRESETS`, then `+` and names from `ABLATIONS`; `KeyError` names a stranger."""
+    """The configuration of a name from `PRESETS`, then `+` and `ABLATIONS`; `KeyError` for a stranger."""
     return with_task(name, None)
 
 
@@ -155,8 +155,8 @@ def problems(config: Config) -> list[str]:
     """What cannot be meant in `config`, one line each: numbers out of range, sizes that do not fit."""
     found = []
     may_be_zero = {"evaluate.rerank", "evaluate.episodes", "policy.snapshots"}
-    shares = {"world.held_out", "policy.mix", "policy.shorten", "value.expectile", "value.huber_quantile",
-              "value.discount", "world.threshold_quantile", "value.dropout", "policy.dropout", "value.polyak"}  # fmt: skip
+    shares = {"world": ("held_out", "threshold_quantile"), "policy": ("mix", "shorten", "dropout"),
+              "value": ("expectile", "huber_quantile", "discount", "dropout", "polyak")}  # fmt: skip
     for stage in dataclasses.fields(config):
         section = getattr(config, stage.name)
         for field in dataclasses.fields(section) if dataclasses.is_dataclass(section) else ():
@@ -164,10 +164,10 @@ def problems(config: Config) -> list[str]:
             whole = value if isinstance(value, tuple) else (value,)
             if any(type(v) is int and v < (0 if name in may_be_zero else 1) for v in whole):
                 found.append(f"--{name} {value}: must be at least {0 if name in may_be_zero else 1}")
-            if name in shares and not 0 <= value <= 1:
+            if field.name in shares.get(stage.name, ()) and not 0 <= value <= 1:
                 found.append(f"--{name} {value}: must lie in [0, 1]")
     if config.policy.width % config.policy.heads:
         found.append(
-            f"--policy.width {config.policy.width}: must be a multiple of --policy.heads {config.policy.heads}"
+            f"--policy.width {config.policy.width}: no multiple of --policy.heads {config.policy.heads}"
         )
     return found

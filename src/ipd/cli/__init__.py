@@ -66,7 +66,7 @@ def _verdict(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.filename:
         return (
             1,
-            f"{error.filename}: {error.strerror}; see that it can be read and written and that the disk has room",
+            f"{error.filename}: {error.strerror}; it must be readable and writable, on a disk with room",
         )
     return 1, f"{type(error).__name__}: {error}; the same command with --debug shows where"
 

@@ -29,11 +29,10 @@ def main(argv: list[str]) -> int:
     seeds = rundir.read_job(options.run).seeds
     told = files.read_json(options.run / "stages" / "audit" / "summary.json")["seeds"]
     for seed, entry in zip(seeds, told, strict=True):
-        say(f"seed {seed}: recorded steps replay to {entry['replay_error']:.2g}")
+        say(f"seed {seed}: recorded steps replay to {entry['replay_error'] or float('nan'):.2g}")
         for row in entry["rows"]:
-            say(
-                f"  {row['states']:7} {row['planner']:7} {row['count']:4} states  better in {row['better']:.0%}  "
-                f"gain {row['gain']:.1f} (imagined {row['imagined_gain']:.1f})"
-            )
+            states = f"  {row['states']:7} {row['planner']:7} {row['count']:4} states"
+            gain = "  better in {better:.0%}  gain {gain:.1f} (imagined {imagined_gain:.1f})"
+            say(states + (gain.format(**row) if row["count"] else ""))
     say(f"page: {page}")
     return 0

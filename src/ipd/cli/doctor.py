@@ -38,8 +38,6 @@ def main(argv: list[str]) -> int:
 
 
 def _steps(name: str) -> bool:
-    import numpy as np
-
     from ipd.evaluation.rollouts import ZeroController, rollout
     from ipd.evaluation.tasks import TaskError, task
 
@@ -49,7 +47,6 @@ def _steps(name: str) -> bool:
     except (TaskError, FloatingPointError) as error:
         say(f"task {name}: {error}")
         return False
-    say(
-        f"task {name}: steps; doing nothing earns {np.round(result.returns[0, 0], 1)} in {result.lengths[0, 0]} steps"
-    )
+    earned, steps = result.returns[0, 0], result.lengths[0, 0]
+    say(f"task {name}: steps; doing nothing earns {earned:.1f} in {steps} steps")
     return True

@@ -6,8 +6,9 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from ipd.runs.errors import InputError
 
@@ -24,7 +25,8 @@ def parse(kind: type[Options], argv: list[str], command: str, default: Options |
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, args=argv, prog=f"ipd {command}", default=default)
+            options = tyro.cli(kind, args=argv, prog=f"ipd {command}", default=default)
+            return cast("Options", options)
     except SystemExit as exit:
         if not exit.code:
             raise
@@ -52,8 +54,9 @@ def keep_compiled() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ipd" / "xla"
     with contextlib.suppress(OSError):  # a home that cannot be written to costs time, not the run
         cache.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        update: Callable[[str, object], None] = jax.config.update
+        update("jax_compilation_cache_dir", str(cache))
+        update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def say(line: str) -> None:

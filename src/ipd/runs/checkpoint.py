@@ -11,6 +11,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -115,7 +116,7 @@ class CheckpointStore:
                     f"{path}: {name} is {array.dtype}{list(array.shape)}, "
                     f"expected {expected.dtype}{list(expected.shape)}; {cure}"
                 )
-            device = jax.numpy.asarray(array)
+            device = jnp.asarray(array)
             return jax.random.wrap_key_data(device) if _is_key(leaf) else device
 
         dynamic, static = eqx.partition(like, _is_array)

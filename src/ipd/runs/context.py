@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from functools import cached_property
@@ -206,14 +205,13 @@ def data_summary(episodes: Episodes) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """`value` with NumPy and JAX scalars and arrays as JSON numbers and lists; NaN and infinity as null."""
+    """`value` for a summary: arrays as lists, float32 with the digits it has, NaN and infinity as null."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         return plain(np.asarray(value).tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    json.dumps(value)
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if np.isfinite(value) else None
     return value

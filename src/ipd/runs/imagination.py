@@ -113,7 +113,8 @@ def segments_from(
         done += count
         if told:
             run.progress.advance(done)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    joined: Segment = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return joined
 
 
 def augment(run: Run, values: Any, world: Any, split: Any) -> str:
@@ -132,7 +133,7 @@ def augment(run: Run, values: Any, world: Any, split: Any) -> str:
                 run.progress.begin("augment", 0, len(chosen), "states")
                 if len(chosen):
                     segments = segments_from(run, config, split.rule, dreamer, steps, chosen, keys[row])
-                    keep = segments.valid.sum(axis=1) >= config.min_steps
+                    keep = np.asarray(segments.valid.sum(axis=1) >= config.min_steps)
                 else:
                     segments, keep = None, np.zeros(0, bool)
                 run.progress.end()
@@ -159,7 +160,7 @@ def _write_group(
 ) -> None:
     """D4RL keys in logged units, one row a valid step; provenance with one row a segment."""
     normaliser, spec = run.normaliser, run.spec
-    valid = segments.valid[keep] if segments is not None else np.zeros((0, 1), bool)
+    valid = np.asarray(segments.valid)[keep] if segments is not None else np.zeros((0, 1), bool)
     flat = {
         name: getattr(segments, name)[keep][valid]
         for name in (*STEP_KEYS, "terminated", "uncertainty")
@@ -207,7 +208,7 @@ def _write_group(
 
 
 def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
-    """One seed of augmented.hdf5 in learner's units, padded to `imagine_steps`, and the rows they start from."""
+    """One seed of augmented.hdf5: segments in learner's units, padded, and the rows they start from."""
     time = run.config.augment.imagine_steps
     with h5py.File(run.folder / "augmented.hdf5", "r") as file:
         group = file[f"seed-{seed}"]
@@ -228,7 +229,7 @@ def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
         full[valid] = column
         return full
 
-    return Segment(*(padded(column) for column in columns), valid), rows  # type: ignore[arg-type]
+    return Segment(*map(padded, columns), valid=valid), rows  # type: ignore[arg-type, misc]
 
 
 def read_gaps(run: Run, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -241,7 +242,7 @@ def read_gaps(run: Run, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float3
 def _summary(
     run: Run, found: Candidates, chosen: NDArray[np.int64], segments: Segment | None, keep: NDArray[Any]
 ) -> dict[str, Any]:
-    lengths = np.zeros(0) if segments is None else segments.valid.sum(axis=1)
+    lengths = np.zeros(0) if segments is None else np.asarray(segments.valid).sum(axis=1)
     thin = np.random.default_rng(0).permutation(len(found.rows))[:KEPT]
     at = np.searchsorted(found.rows, chosen)
     some = np.sort(np.random.default_rng(1).permutation(len(chosen))[:KEPT])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -188,8 +188,9 @@ def policy(run: Run, values: Trained, augment: str | None) -> Trained:
     critics = values.state.target_critics
 
     def init(keys: jax.Array) -> policy_learner.State:
-        one = lambda critics, key: policy_learner.init(config, run.spec, critics, jax.random.fold_in(key, 0))  # noqa: E731
-        return jax.vmap(one)(critics, keys)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, 0))(keys)
+        state: policy_learner.State = jax.vmap(partial(policy_learner.init, config, run.spec))(critics, keys)
+        return state
 
     def work() -> dict[str, Any]:
         parts, scales = [], []
@@ -202,7 +203,7 @@ def policy(run: Run, values: Trained, augment: str | None) -> Trained:
                 )
             data, scale = enriched.enrich(
                 config, run.steps, run.episodes.starts, segments, source, value_learner.value_fn(state),
-                lambda s, a, state=state: value_learner.smallest_q(state, s, a), run.config.value.discount,
+                partial(value_learner.smallest_q, state), run.config.value.discount,
             )  # fmt: skip
             parts.append(data)
             scales.append(scale)
@@ -261,7 +262,8 @@ def snapshot(run: Run, trained: Trained, stage: str, step: int) -> Any:
 
 
 def _on_device(steps: Steps) -> Steps:
-    return jax.tree.map(jnp.asarray, steps)
+    moved: Steps = jax.tree.map(jnp.asarray, steps)
+    return moved
 
 
 def spec_of(episodes: Episodes, horizon: int | None) -> Spec:

@@ -1,4 +1,4 @@
-"""A run directory: created whole or not at all, opened by one process at a time, never with another config."""
+"""A run directory: made whole or not at all, worked on by one process, never with another config."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ def to_plain(job: Job) -> dict[str, Any]:
             return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return list(value) if isinstance(value, tuple) else value
 
-    values = plain(job)
-    return {key: values[key] for key in ("data", "task", "seeds")} | values["config"]
+    values: dict[str, Any] = plain(job)
+    config: dict[str, Any] = values.pop("config")
+    return values | config
 
 
 def from_plain(values: dict[str, Any], path: Path) -> Job:
-    """The inverse of `to_plain`; `InputError` names the field that is missing, strange or of the wrong type."""
+    """The inverse of `to_plain`; `InputError` names the field that is missing, unknown or of another type."""
 
     def build(example: Any, values: Any, where: str) -> Any:
         if dataclasses.is_dataclass(example) and not isinstance(example, type):
@@ -106,7 +107,7 @@ def write_job(folder: Path, job: Job) -> None:
 
 
 def differences(old: Job, new: Job) -> list[str]:
-    """Dotted fields in which two jobs differ, each as `name: old -> new`. The source's name does not count."""
+    """Dotted fields in which two jobs differ, as `name: old -> new`; the source's name does not count."""
 
     def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -150,8 +151,8 @@ def claim(folder: Path, job: Job, manifest: dict[str, Any]) -> list[str]:
     old = files.read_json(folder / "manifest.json")
     if old["data"]["digest"] != manifest["data"]["digest"]:
         raise InputError(
-            f"{folder}: began with other data (digest {old['data']['digest']}, {manifest['data']['source']} has "
-            f"{manifest['data']['digest']}); choose another --out"
+            f"{folder}: began with data of digest {old['data']['digest']}, {manifest['data']['source']} has "
+            f"{manifest['data']['digest']}; choose another --out"
         )
     was, now = old["versions"], manifest["versions"]
     return [f"{name} was {was.get(name)}, is {now.get(name)}" for name in now if was.get(name) != now[name]]

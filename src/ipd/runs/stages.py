@@ -77,7 +77,7 @@ def execute(
     folder.mkdir(parents=True, exist_ok=True)
     progress = progress or Progress(folder / "timing.jsonl")
     with rundir.locked(folder):
-        for change in rundir.claim(folder, job, _manifest(job, episodes, task, spec)):
+        for change in rundir.claim(folder, job, _manifest(job, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
         files.write_json(folder / "normaliser.json", normaliser.to_dict())
         files.write_json(folder / "stages" / "data" / "summary.json", data_summary(episodes))
@@ -104,10 +104,12 @@ def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
 
 
 def _pipeline(run: Run) -> None:
-    values, cloning = learning.value(run), learning.cloning(run)
-    augmented = None
-    if run.config.augment.enabled:
+    imagines, augmented = run.config.augment.enabled, None
+    values = learning.value(run)
+    if imagines:
         world, split = learning.world(run)
+    cloning = learning.cloning(run)
+    if imagines:
         augmented = imagination.augment(run, values, world, split)
     policy = learning.policy(run, values, augmented)
     if run.task is None:
@@ -202,7 +204,7 @@ def load(folder: str | Path, seed: int | None = None) -> Controller:
     return judging.controller(run, values, _policy(run, values).state, row)
 
 
-def _manifest(job: Job, episodes: Episodes, task: Task | None, spec: Spec) -> dict[str, Any]:
+def _manifest(job: Job, episodes: Episodes, spec: Spec) -> dict[str, Any]:
     """What ran; no clock times, so that equal runs are equal files."""
     return {
         "versions": rundir.versions(),
@@ -214,7 +216,7 @@ def _manifest(job: Job, episodes: Episodes, task: Task | None, spec: Spec) -> di
             "steps": episodes.num_steps,
             "remarks": list(episodes.remarks),
         },
-        "task": None if task is None else {"id": task.id, "horizon": task.horizon, "versions": task.versions},
+        "task": job.task,
         "spec": spec._asdict(),
         "seeds": list(job.seeds),
         "stages": list(STAGES),
