@@ -51,6 +51,7 @@ def test_digest_follows_content_only(episodes: Episodes) -> None:
         changed = getattr(episodes, key).copy()
         changed[-1] = 0 if changed.dtype == bool and changed[-1] else 1
         assert dataclasses.replace(episodes, **{key: changed}).digest != episodes.digest, key
+    assert dataclasses.replace(episodes, unlogged_next=episodes.terminated).digest != episodes.digest
     assert dataclasses.replace(episodes, starts=np.array([0, 4, 12])).digest != episodes.digest
 
 
@@ -87,7 +88,7 @@ def test_normaliser_gives_zero_mean_unit_std_and_floors_the_std(episodes: Episod
 
 def test_mean_of_many_large_observations_keeps_its_digits() -> None:
     count = 200_000
-    observations = np.tile(np.float32([1000.0, 1000.5]), count // 2)[:, None]
+    observations = np.tile(np.float32([[1000.0, 0.0], [1000.5, 1.0]]), (count // 2, 1))
     zeros = np.zeros(count, np.float32)
     long = Episodes(
         observations=observations,

@@ -132,6 +132,8 @@ class Episodes:
             total.update(f"{name} {array.dtype.str} {array.shape}".encode())
             total.update(array.data)
         total.update(np.ascontiguousarray(self.starts).data)
+        if self.unlogged_next is not None:
+            total.update(np.ascontiguousarray(self.unlogged_next).data)
         return total.hexdigest()[:16]
 
     def select(self, indices: Sequence[int] | IntArray) -> Episodes:

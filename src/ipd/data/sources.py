@@ -123,9 +123,7 @@ def _read_hdf5(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], st
         return Entry(dataset.shape or (), dataset.dtype, lambda: np.asarray(dataset[()]))
 
     with h5py.File(path, "r") as file:
-        # `in file` would follow a link into another file.
-        present = [key for key in (*NEEDED, *OPTIONAL) if file.id.links.exists(key.encode())]
-        entries = {key: entry(file, key) for key in present}
+        entries = {key: entry(file, key) for key in (*NEEDED, *OPTIONAL) if key in file}
         task = file.attrs.get("task")
         return _read(entries, path, source), task if isinstance(task, str) else None
 
@@ -275,9 +273,7 @@ def _episodes(arrays: Mapping[str, npt.NDArray[Any]], source: str, task: str | N
                 + (f", and nothing is known of what followed {unknown} terminations" if unknown else "")
             )
             # The step before a dropped one now ends its episode. (One-step episodes vanish.)
-            dropped = np.flatnonzero(~keep)
-            before = dropped[(dropped > 0) & ~ends[dropped - 1]] - 1
-            ends = (ends & keep) | np.isin(np.arange(rows), before)
+            ends = (ends & keep) | np.append(~keep[1:], False)
     if not keep.any():
         raise DataError(
             "zero episodes of more than one step", file=source, cure="store next_observations as well"
