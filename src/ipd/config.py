@@ -166,7 +166,11 @@ def content_hash(*parts: Any) -> str:
     """Sixteen hexadecimal digits that change when any part does (dataclasses, dicts, scalars)."""
 
     def plain(part: Any) -> Any:
-        return dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
+        return (
+            dataclasses.asdict(part)
+            if dataclasses.is_dataclass(part) and not isinstance(part, type)
+            else part
+        )
 
     text = json.dumps([plain(part) for part in parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

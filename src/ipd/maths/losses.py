@@ -17,9 +17,7 @@ Each = Float[Array, "*batch"]
 def huber(error: Scalar, huber_delta: Scalar | float) -> Scalar:
     """Huber loss of an error, Eq. 1: square up to ``huber_delta``, linear beyond."""
     size = jnp.abs(error)
-    return jnp.where(
-        size <= huber_delta, 0.5 * error**2, huber_delta * (size - 0.5 * huber_delta)
-    )
+    return jnp.where(size <= huber_delta, 0.5 * error**2, huber_delta * (size - 0.5 * huber_delta))
 
 
 def huber_expectile(error: Scalar, expectile: float, huber_delta: Scalar | float) -> Scalar:

@@ -31,7 +31,11 @@ class Block(eqx.Module):
         self.heads = heads
 
     def __call__(
-        self, x: Float[Array, "tokens width"], visible: Bool[Array, "tokens tokens"], rate: float, key: PRNG | None
+        self,
+        x: Float[Array, "tokens width"],
+        visible: Bool[Array, "tokens tokens"],
+        rate: float,
+        key: PRNG | None,
     ) -> Float[Array, "tokens width"]:
         """``visible[i, j]``: token i may look at token j."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))

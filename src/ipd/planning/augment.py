@@ -31,11 +31,21 @@ def imagine(
 
     def step(carry: tuple[Array, Array], key: PRNG) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
         observation, alive = carry
-        chosen = plan(predict, value, policy, config, discount, observation, action_size, key, uncertainty_max)
+        chosen = plan(
+            predict, value, policy, config, discount, observation, action_size, key, uncertainty_max
+        )
         said = predict(observation, chosen.action)
         valid = alive & chosen.reliable & (said.uncertainty < uncertainty_max)
         following = jnp.where(valid[:, None], said.next_observation, observation)
-        record = (observation, chosen.action, said.reward, following, said.terminated, said.uncertainty, valid)
+        record = (
+            observation,
+            chosen.action,
+            said.reward,
+            following,
+            said.terminated,
+            said.uncertainty,
+            valid,
+        )
         return (following, valid & (said.terminated < 0.5)), record
 
     alive = jnp.ones(observations.shape[0], bool)

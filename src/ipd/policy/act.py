@@ -16,7 +16,6 @@ from ipd.data.episodes import Normaliser
 from ipd.policy.model import SequencePolicy
 from ipd.value.networks import Critics, GaussianPolicy, Value
 
-
 RERANK_SPREAD = 0.1
 """Standard deviation of the candidates around the policy's action, as a share of half its range."""
 
@@ -127,7 +126,9 @@ class Controller:
         rows = self._seeds if rows is None else rows
         if rows % self._seeds:
             raise ValueError(f"{rows} rows cannot be shared evenly by {self._seeds} seeds")
-        blank = empty(self._context_len, len(self._normaliser.observation_mean), len(self._normaliser.action_low))
+        blank = empty(
+            self._context_len, len(self._normaliser.observation_mean), len(self._normaliser.action_low)
+        )
         shape = (self._seeds, rows // self._seeds)
         self._context = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape)), blank)
         self._time, self._shape = 0, shape
@@ -136,7 +137,9 @@ class Controller:
         """Actions in the task's units for observations in the task's units."""
         raw = np.asarray(observations, np.float32)
         normal = self._normaliser.observations(raw).reshape(*self._shape, -1)
-        actions, self._context = self._step(self._drivers, self._context, jnp.asarray(normal), jnp.asarray(self._time))
+        actions, self._context = self._step(
+            self._drivers, self._context, jnp.asarray(normal), jnp.asarray(self._time)
+        )
         self._time += 1
         flat = np.asarray(actions).reshape(-1, actions.shape[-1])
         return self._normaliser.raw_actions(flat).reshape(*raw.shape[:-1], -1)

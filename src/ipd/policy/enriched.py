@@ -46,7 +46,7 @@ class Imagined(NamedTuple):
     actions: Float[Array, "segments time act"]
     prompts: Float[Array, "segments time"]
     weights: Float[Array, "segments time"]
-    count: Int[Array, ""]
+    total: Int[Array, ""]
     """Segments that are real, the first ones; the rest is padding and never drawn."""
 
 
@@ -110,7 +110,9 @@ def cloning_weights(
     )
 
 
-def replaced_rows(segments: Segment, source: Int[np.ndarray, "segments"], steps: int) -> Bool[np.ndarray, "steps"]:
+def replaced_rows(
+    segments: Segment, source: Int[np.ndarray, "segments"], steps: int
+) -> Bool[np.ndarray, "steps"]:
     """Logged rows that some segment replanned."""
     rows = source[:, None] + np.arange(segments.valid.shape[1])
     hit = np.zeros(steps, bool)
@@ -169,17 +171,10 @@ def enrich(
 
 
 def _no_segments(steps: Steps) -> Segment:
-    obs, act = steps.observations.shape[1], steps.actions.shape[1]
-    zeros = np.zeros((1, 1), np.float32)
-    return Segment(
-        np.zeros((1, 1, obs), np.float32),
-        np.zeros((1, 1, act), np.float32),
-        zeros,
-        np.zeros((1, 1, obs), np.float32),
-        zeros,
-        zeros,
-        np.zeros((1, 1), bool),
-    )
+    observations = jnp.zeros((1, 1, steps.observations.shape[1]))
+    actions = jnp.zeros((1, 1, steps.actions.shape[1]))
+    zeros = jnp.zeros((1, 1))
+    return Segment(observations, actions, zeros, observations, zeros, zeros, jnp.zeros((1, 1), bool))
 
 
 def stack_seeds(parts: list[Data]) -> Data:

@@ -91,7 +91,7 @@ def draw(config: PolicyConfig, data: Data, key: PRNG) -> Window:
     rows = jax.random.randint(keys[0], (config.batch_size - dreams,), 0, data.logged.prompts.shape[0])
     window = logged_windows(config, data, rows)
     if dreams:
-        segments = jax.random.randint(keys[1], (dreams,), 0, data.imagined.count)
+        segments = jax.random.randint(keys[1], (dreams,), 0, data.imagined.total)
         lengths = data.imagined.lengths[segments]
         # every imagined step is a target of a window that ends at or after it; ends beyond the
         # context would never show the first steps, so they are spread where it is short
@@ -143,7 +143,9 @@ def loss_fn(
 
 def update(config: PolicyConfig, state: State, batch: Window, key: PRNG) -> tuple[State, Metrics]:
     """One clipped Adam step on Eq. 26."""
-    grads, metrics = jax.grad(lambda p: loss_fn(config, p, state.critics, batch, key), has_aux=True)(state.policy)
+    grads, metrics = jax.grad(lambda p: loss_fn(config, p, state.critics, batch, key), has_aux=True)(
+        state.policy
+    )
     metrics["gradient_norm"] = optax.tree.norm(grads)
     steps, optimiser = _optimiser(config).update(grads, state.optimiser)
     return State(optax.apply_updates(state.policy, steps), state.critics, optimiser, state.step + 1), metrics

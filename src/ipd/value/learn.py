@@ -159,6 +159,8 @@ def policy_fn(state: State, noise_scale: float = 1.0) -> PolicyFn:
 
 
 @eqx.filter_jit
-def smallest_q(state: State, observations: Float[Array, "batch obs"], actions: Float[Array, "batch act"]) -> Array:
+def smallest_q(
+    state: State, observations: Float[Array, "batch obs"], actions: Float[Array, "batch act"]
+) -> Array:
     """min over target critics of Q(s, a), ``(batch,)``."""
     return jax.vmap(state.target_critics)(observations, actions).min(axis=1)

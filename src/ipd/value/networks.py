@@ -17,11 +17,15 @@ class Critics(eqx.Module):
 
     nets: MLP
 
-    def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], count: int, key: PRNG):
+    def __init__(
+        self, observation_size: int, action_size: int, hidden: tuple[int, ...], count: int, key: PRNG
+    ):
         make = lambda k: MLP(observation_size + action_size, hidden, 1, k)  # noqa: E731
         self.nets = jax.vmap(make)(jax.random.split(key, count))
 
-    def __call__(self, observation: Float[Array, "obs"], action: Float[Array, "act"]) -> Float[Array, "critics"]:
+    def __call__(
+        self, observation: Float[Array, "obs"], action: Float[Array, "act"]
+    ) -> Float[Array, "critics"]:
         """Q(s, a) of every critic, scaled reward units."""
         pair = jnp.concatenate([observation, action])
         return jax.vmap(lambda net: net(pair)[0])(self.nets)

@@ -24,7 +24,9 @@ class ChangeScale(eqx.Module):
 
     def decode(self, encoded: Float[Array, "*batch obs"]) -> Float[Array, "*batch obs"]:
         """Inverse of ``encode``."""
-        return encoded * jnp.broadcast_to(self.std, encoded.shape) + jnp.broadcast_to(self.mean, encoded.shape)
+        return encoded * jnp.broadcast_to(self.std, encoded.shape) + jnp.broadcast_to(
+            self.mean, encoded.shape
+        )
 
 
 def change_scale(steps: Steps) -> ChangeScale:
@@ -69,7 +71,9 @@ class Ensemble(eqx.Module):
         self.scale = scale
         self.log_variance_bounds = log_variance_bounds
 
-    def gaussian(self, member: MLP, pair: Float[Array, "inputs"]) -> tuple[Float[Array, "obs"], Float[Array, "obs"]]:
+    def gaussian(
+        self, member: MLP, pair: Float[Array, "inputs"]
+    ) -> tuple[Float[Array, "obs"], Float[Array, "obs"]]:
         """Mean and bounded log-variance of the encoded change, by one member."""
         mean, log_variance = jnp.split(member(pair), 2)
         return mean, soft_clamp(log_variance, *self.log_variance_bounds)

@@ -87,11 +87,15 @@ def draw(config: WorldConfig, data: Data, key: PRNG) -> Steps:
     return jax.tree.map(lambda leaf: leaf[rows], data.train)
 
 
-def _dynamics_loss(config: WorldConfig, ensemble: Ensemble, batch: Steps, step: Array, key: PRNG) -> tuple[Array, Array]:
+def _dynamics_loss(
+    config: WorldConfig, ensemble: Ensemble, batch: Steps, step: Array, key: PRNG
+) -> tuple[Array, Array]:
     """Consistency loss (members summed, so each has its own gradient scale) and mean log-variance."""
     pairs = jnp.concatenate([batch.observations, batch.actions], axis=-1)
     targets = jax.lax.stop_gradient(ensemble.scale.encode(batch.next_observations - batch.observations))
-    weight = variance_weight(step.astype(jnp.float32), config.variance_weight_start, config.variance_decay_steps)
+    weight = variance_weight(
+        step.astype(jnp.float32), config.variance_weight_start, config.variance_decay_steps
+    )
     means, log_variances = jax.vmap(lambda net, x: jax.vmap(lambda p: ensemble.gaussian(net, p))(x))(
         ensemble.dynamics, pairs
     )
@@ -103,7 +107,9 @@ def _dynamics_loss(config: WorldConfig, ensemble: Ensemble, batch: Steps, step: 
         )(targets[0], means, log_variances, noise).mean()
     else:
         each = jax.vmap(jax.vmap(negative_log_likelihood))(targets, means, log_variances)
-        penalty = jax.vmap(jax.vmap(lambda v: variance_penalty(v, config.log_variance_target, weight)))(log_variances)
+        penalty = jax.vmap(jax.vmap(lambda v: variance_penalty(v, config.log_variance_target, weight)))(
+            log_variances
+        )
         loss = (each + penalty).mean(axis=1).sum()
     return loss, log_variances.mean()
 
@@ -120,7 +126,9 @@ def update(config: WorldConfig, state: State, batch: Steps, key: PRNG) -> tuple[
         metrics = {"dynamics_loss": consistency, "reward_loss": reward_loss, "log_variance": log_variance}
         if ensemble.termination is not None:
             logits = jax.vmap(ensemble.termination)(pairs[0])[:, 0]
-            metrics["termination_loss"] = optax.sigmoid_binary_cross_entropy(logits, batch.terminated[0]).mean()
+            metrics["termination_loss"] = optax.sigmoid_binary_cross_entropy(
+                logits, batch.terminated[0]
+            ).mean()
             loss = loss + metrics["termination_loss"]
         return loss, metrics
 

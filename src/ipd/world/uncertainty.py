@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from ipd.config import WorldConfig
 from ipd.maths.gaussians import uncertainty
-from ipd.types import Prediction, PredictFn, Steps
+from ipd.types import PredictFn, Prediction, Steps
 from ipd.world.ensemble import Ensemble
 
 TerminationRule = Callable[[Float[Array, "*batch obs"]], Bool[Array, "*batch"]]
