@@ -19,9 +19,9 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Breaks the code on purpose, one line at a time, and wants a test to notice each time.
+# Kills runs, breaks files, injects faults: slower than `make test` needs to be.
 faults: .venv/test.stamp
-	$(ONE_THREAD) $(BIN)/python tests/faults.py
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/faults
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv

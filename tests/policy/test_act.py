@@ -1,0 +1,99 @@
+"""Acting: what the controller sees step by step is what it saw in training windows."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ipd.config import PolicyConfig
+from ipd.data.episodes import Normaliser
+from ipd.policy.act import Controller, Driver, MeanController
+from ipd.policy.model import SequencePolicy
+from ipd.types import Spec
+from ipd.value.networks import Critics, GaussianPolicy, Value
+
+CONFIG = PolicyConfig(layers=1, heads=2, width=8, context_len=4, dropout=0.0)
+SPEC = Spec(observation_size=5, action_size=3, max_episode_steps=6)
+NORMALISER = Normaliser(
+    np.arange(5, dtype=np.float32),
+    np.full(5, 2.0, np.float32),
+    np.full(3, -1.0, np.float32),
+    np.full(3, 3.0, np.float32),
+    np.float32(0.1),
+)
+SCALE = jnp.array([0.5, 2.0])
+
+
+@jax.jit
+@jax.vmap
+def build(key: jax.Array, scale: jax.Array) -> Driver:
+    policy = SequencePolicy(CONFIG, SPEC, key)
+    return Driver(policy, Value(5, (7,), key), Critics(5, 3, (7,), 2, key), scale)
+
+
+@pytest.fixture(scope="module")
+def drivers() -> Driver:
+    """Two seeds."""
+    return build(jax.random.split(jax.random.key(0), 2), SCALE)
+
+
+@jax.jit
+def from_window(
+    driver: Driver, raw: jax.Array, actions: jax.Array, steps: jax.Array, prompts: jax.Array
+) -> jax.Array:
+    return driver.policy(prompts, raw, actions, steps, steps >= 0)[-1]
+
+
+def test_every_action_is_that_of_the_window_so_far(drivers: Driver) -> None:
+    """Two seeds with three rows each, over more steps than the context holds."""
+    controller = Controller(drivers, NORMALISER, CONFIG.context_len)
+    controller.reset(6)
+    seen = np.random.default_rng(0).normal(size=(8, 6, 5)).astype(np.float32)
+    taken = np.stack([controller.act(observations) for observations in seen])
+    assert taken.shape == (8, 6, 3) and taken.min() >= -1.0 and taken.max() <= 3.0
+    for row, seed in ((0, 0), (2, 0), (3, 1), (5, 1)):  # rows are grouped by seed
+        driver = jax.tree.map(lambda leaf, seed=seed: leaf[seed], drivers)
+        normal = (seen[:, row] - NORMALISER.observation_mean) / 2.0
+        prompts = np.asarray(jax.jit(jax.vmap(driver.value))(normal)) / float(SCALE[seed])
+        actions = (taken[:, row] - 1.0) / 2.0  # [-1, 3] -> [-1, 1]
+        for t in range(8):
+            at = np.arange(t - 3, t + 1)
+            rows = np.maximum(at, 0)
+            past = np.where((at < t)[:, None], actions[rows], 0.0)
+            # the table of timesteps ends with the longest episode
+            steps = np.where(at < 0, -1, np.minimum(at, SPEC.max_episode_steps - 1))
+            expected = from_window(driver, *map(jnp.asarray, (normal[rows], past, steps, prompts[rows])))
+            np.testing.assert_allclose(actions[t], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_reset_forgets_and_one_environment_gets_vectors(drivers: Driver) -> None:
+    one = jax.tree.map(lambda leaf: leaf[:1], drivers)
+    controller = Controller(one, NORMALISER, CONFIG.context_len)
+    first = controller.act(np.ones(5))
+    assert first.shape == (3,)
+    assert not np.allclose(controller.act(np.ones(5)), first)
+    controller.reset()
+    np.testing.assert_array_equal(controller.act(np.ones(5)), first)
+
+
+def test_a_fixed_prompt_replaces_the_value(drivers: Driver) -> None:
+    own, fixed = (Controller(drivers, NORMALISER, 4, prompt=prompt) for prompt in (None, 50.0))
+    observations = np.ones((2, 5), np.float32)
+    assert not np.allclose(own.act(observations), fixed.act(observations))
+
+
+def test_rows_must_be_shared_evenly(drivers: Driver) -> None:
+    with pytest.raises(ValueError, match="3 rows cannot be shared evenly by 2 seeds"):
+        Controller(drivers, NORMALISER, 4).reset(3)
+
+
+def test_memoryless_policies_act_by_seed() -> None:
+    make = jax.jit(jax.vmap(lambda key: GaussianPolicy(5, 3, (7,), key)))
+    policies = make(jax.random.split(jax.random.key(0), 2))
+    observations = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    said = MeanController(policies, NORMALISER).act(observations)
+    second = jax.tree.map(lambda leaf: leaf[1], policies)
+    normal = (observations[3:] - NORMALISER.observation_mean) / 2.0
+    np.testing.assert_allclose(said[3:], 1.0 + 2.0 * jax.vmap(second.mean)(normal), rtol=1e-4, atol=1e-5)
