@@ -88,7 +88,7 @@ def logged_prompts(
     if config.prompt == "value":
         return values / std, std
     behind = batched(value, np.asarray(steps.next_observations)) * (1.0 - np.asarray(steps.terminated))
-    achieved = np.asarray(jax.jit(reward_to_go)(steps.rewards, last, behind, discount))
+    achieved = np.asarray(jax.jit(reward_to_go, static_argnums=3)(steps.rewards, last, behind, discount))
     chosen = achieved if config.prompt == "hindsight" else np.maximum(achieved, values)
     return chosen / std, std
 
