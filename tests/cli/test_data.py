@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ipd.cli import data
+from ipd.cli import data, main
 from ipd.data.probes import linear_quadratic
 
 BUNDLED = "bundled:hopper-medium-replay"
@@ -61,7 +61,7 @@ def test_unusable_data_end_with_2_and_one_line(
     assert command(path) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
-    assert err.startswith(f"error: {path}, key 'rewards', row 9: ")
+    assert err.startswith(f"ipd data: {path}, key 'rewards', row 9: ")
 
 
 def test_a_task_of_other_sizes_ends_with_2(path: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +69,7 @@ def test_a_task_of_other_sizes_ends_with_2(path: str, capsys: pytest.CaptureFixt
     assert data.check(path, "Pendulum-v1") == 2
     assert "'actions': 2 dimensions, but task Pendulum-v1 has 1" in capsys.readouterr().err
     assert data.check(path, "NoSuchTask-v0") == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: no task 'NoSuchTask-v0'")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("ipd data: no task 'NoSuchTask-v0'")
 
 
 def test_actions_beyond_the_task_end_with_2(path: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,13 +99,23 @@ def test_description_of_the_bundled_set(capsys: pytest.CaptureFixture[str]) -> N
     assert "\x1b" not in out  # not a terminal: plain text
 
 
-def test_module_is_light_and_reading_needs_no_jax(path: str) -> None:
+def test_reading_and_checking_need_no_jax(path: str) -> None:
     code = (
-        "import sys; import ipd.cli.data as d; heavy = {'jax', 'numpy', 'h5py', 'rich', 'gymnasium'};"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules);"
-        f"assert d.check({path!r}) == 0 and d.describe({path!r}) == 0; assert 'jax' not in sys.modules"
+        f"import sys; from ipd.cli import main; assert main(['data', 'check', {path!r}]) == 0;"
+        f"assert main(['data', 'describe', {path!r}]) == 0; assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_command_line_reaches_both(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gymnasium")
+    assert main(["data", "describe", path]) == 0
+    assert "best tenth of the episodes" in capsys.readouterr().out
+    assert main(["data", "check", path, "--env", "Pendulum-v1"]) == 2
+    assert "task Pendulum-v1 has" in capsys.readouterr().err
+    for words in (["data", "chekc", path], ["data", "check"]):
+        assert main(words) == 2
+        assert capsys.readouterr().err.startswith("ipd data: ")
 
 
 def test_narrow_and_ascii_terminals_get_what_they_can_show(path: str) -> None:

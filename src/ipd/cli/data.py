@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ipd.cli.options import parse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,6 +17,24 @@ if TYPE_CHECKING:
     from ipd.data.episodes import Episodes
 
 STYLES = {"fatal": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Check a dataset for mistakes, or describe what it holds."""
+
+    action: Annotated[Literal["check", "describe"], tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional]
+    """A D4RL .hdf5, an .npz, or bundled:hopper-medium-replay."""
+    env: str | None = None
+    """Task to check sizes and action bounds against; the file's own word where it has one."""
+
+
+def main(argv: list[str]) -> int:
+    """Parses, prints; returns 0, or 2 where the data cannot be used."""
+    options = parse(Data, argv, "data")
+    command = check if options.action == "check" else describe
+    return command(options.source, options.env)
 
 
 def check(source: str, task: str | None = None) -> int:
@@ -83,7 +106,7 @@ def _load(source: str, task: str | None) -> tuple[Episodes | None, int]:
 
 
 def _refuse(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"ipd data: {message}", file=sys.stderr)
     return 2
 
 
