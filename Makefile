@@ -19,7 +19,7 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Kills runs, breaks files, injects faults: slower than `make test` needs to be.
+# Only the tests that kill runs and break files.
 faults: .venv/test.stamp
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/faults
 
