@@ -92,6 +92,7 @@ def _dynamics_loss(
 ) -> tuple[Array, Array]:
     """Consistency loss (members summed, so each has its own gradient scale) and mean log-variance."""
     pairs = jnp.concatenate([batch.observations, batch.actions], axis=-1)
+    # the scale of the change is measured, not learned
     targets = jax.lax.stop_gradient(ensemble.scale.encode(batch.next_observations - batch.observations))
     weight = variance_weight(
         step.astype(jnp.float32), config.variance_weight_start, config.variance_decay_steps
@@ -133,16 +134,9 @@ def update(config: WorldConfig, state: State, batch: Steps, key: PRNG) -> tuple[
         return loss, metrics
 
     grads, metrics = jax.grad(world_loss, has_aux=True)(state.ensemble)
-    # the scale of the change is measured, not learned
-    grads = _without_scale(grads)
     steps, optimiser = optax.adam(config.learning_rate).update(grads, state.optimiser)
     ensemble = optax.apply_updates(state.ensemble, steps)
     return state._replace(ensemble=ensemble, optimiser=optimiser, step=state.step + 1), metrics
-
-
-def _without_scale(grads: Ensemble) -> Ensemble:
-    """The same gradients with zeros for ``ensemble.scale``."""
-    return eqx.tree_at(lambda e: e.scale, grads, jax.tree.map(jnp.zeros_like, grads.scale))
 
 
 def held_out_error(ensemble: Ensemble, held_out: Steps) -> Float[Array, "members"]:
