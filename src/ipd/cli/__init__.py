@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ipd: no command '{words[0]}'; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        command: Callable[[list[str]], int] = import_module(f"ipd.cli.{words[0]}").main
+        module = "inspect" if words[0] == "data" else words[0]
+        command: Callable[[list[str]], int] = import_module(f"ipd.cli.{module}").main
         return command(words[1:])
     except KeyboardInterrupt:
         print(f"ipd {words[0]}: interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from ipd.runs.errors import InputError
 Options = TypeVar("Options")
 
 
-def parse(kind: type[Options], argv: list[str], command: str, default: Options | None = None) -> Options:
+def parse(kind: type[Options], argv: list[str], command: str) -> Options:
     """`argv` as an instance of the dataclass `kind`; `InputError` where it cannot be understood.
 
     Raises `SystemExit(0)` after printing help.
@@ -25,15 +26,21 @@ def parse(kind: type[Options], argv: list[str], command: str, default: Options |
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            options = tyro.cli(kind, args=argv, prog=f"ipd {command}", default=default)
+            options = tyro.cli(kind, args=argv, prog=f"ipd {command}")
             return cast("Options", options)
     except SystemExit as exit:
         if not exit.code:
             raise
-        words = [line.strip("│╭╮╰╯─ ").strip() for line in said.getvalue().splitlines()]
-        told = [line for line in words if line and line not in {"Parsing error", "Unrecognized options"}]
-        reason = told[0] if told else "the options could not be understood"
-        raise InputError(f"{reason}; `ipd {command} --help` lists the options") from exit
+        raise InputError(f"{_gist(said.getvalue())}; `ipd {command} --help` lists the options") from exit
+
+
+def _gist(box: str) -> str:
+    """What tyro says in the first part of a framed message, on one line."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    after_title = [line for line in lines if line][1:]
+    while after_title and not after_title[0].strip("─-"):
+        after_title.pop(0)
+    return " ".join(itertools.takewhile(lambda line: line.strip("─-"), after_title)) or "not understood"
 
 
 def value_of(argv: list[str], option: str) -> str | None:

@@ -33,6 +33,13 @@ class Train:
     config: Annotated[Config, tyro.conf.arg(name="")] = Config()
 
 
+def _with_default(config: Config) -> type[Train]:
+    """`Train` with the preset's values as defaults, so that help and overrides start from them."""
+    field = ("config", Annotated[Config, tyro.conf.arg(name="")], config)
+    about = {"__doc__": Train.__doc__}
+    return dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True, namespace=about)
+
+
 def main(argv: list[str]) -> int:
     """Parses, trains, prints the table."""
     try:
@@ -41,7 +48,7 @@ def main(argv: list[str]) -> int:
         )
     except KeyError as error:
         raise InputError(f"--preset: {error.args[0]}") from error
-    options = parse(Train, argv, "train", Train(data=tyro.MISSING, out=tyro.MISSING, config=config))
+    options = parse(_with_default(config), argv, "train")
     keep_compiled()
     from ipd.cli.report import print_table
     from ipd.runs.rundir import Job

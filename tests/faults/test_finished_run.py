@@ -1,0 +1,164 @@
+"""What a finished run is good for: its files, loading it, another look, re-use, refusing another config."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import ipd
+from ipd.cli import main
+from ipd.evaluation.scores import read_rows
+from ipd.runs import checkpoint, files
+from ipd.runs.errors import InputError
+from ipd.runs.metrics import GLOSSARY
+
+from .conftest import OPTIONS
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """A run of one's own to spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_metrics_are_whole_and_explained(finished: Path) -> None:
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    names = {name for record in records for name in record} - {"stage", "step", "seed"}
+    assert names <= GLOSSARY.keys(), names - GLOSSARY.keys()
+    places = [(record["stage"], record["seed"], record["step"]) for record in records]
+    assert len(set(places)) == len(places)
+    for stage in ("value", "world", "cloning", "policy"):
+        steps = sorted(step for name, seed, step in places if (name, seed) == (stage, 0))
+        assert np.all(np.diff(steps) == 10) and steps[0] == 10, stage
+    assert not any("time" in name or "second" in name for name in names)
+
+
+def test_evaluations_are_whole(finished: Path) -> None:
+    rows = read_rows(finished / "evaluations.csv")
+    assert len({row[:4] for row in rows}) == len(rows) == 2 * (3 * 2 + 1)
+    assert {row.policy for row in rows} == {"ipd", "quasi_optimal", "cloning"}
+    assert {row.step for row in rows if row.policy == "ipd"} == {150, 300}
+
+
+def test_augmented_file_is_in_logged_units(finished: Path, small: Path) -> None:
+    with h5py.File(finished / "augmented.hdf5") as file, h5py.File(small) as logged:
+        group = file["seed-1"]
+        lengths, rows = group["provenance/length"][()], group["provenance/row"][()]
+        assert len(lengths) > 10 and lengths.sum() == len(group["rewards"])
+        first = np.cumsum(lengths) - lengths
+        np.testing.assert_allclose(
+            group["observations"][()][first], logged["observations"][()][rows], rtol=1e-4, atol=1e-4
+        )
+        assert np.abs(group["actions"]).max() <= 1.0
+        assert (
+            group["provenance/max_uncertainty"][()] >= group["provenance/mean_uncertainty"][()] - 1e-6
+        ).all()
+
+
+def test_loaded_policy_acts_on_one_and_on_many(finished: Path) -> None:
+    policy = ipd.load(finished, seed=1)
+    observation = np.linspace(-0.5, 1.2, 11)
+    policy.reset()
+    one = policy.act(observation)
+    policy.reset(3)
+    many = policy.act(np.stack([observation, observation + 0.1, observation]))
+    assert one.shape == (3,) and many.shape == (3, 3)
+    np.testing.assert_allclose(many[0], one, atol=1e-6)
+    np.testing.assert_allclose(many[2], many[0], atol=1e-6)
+    assert np.abs(many[1] - many[0]).max() > 0
+    with pytest.raises(InputError, match="no seed 5"):
+        ipd.load(finished, seed=5)
+
+
+def test_report_and_evaluate_again(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (copy / "evaluations.csv").read_bytes()
+    assert main(["evaluate", str(copy)]) == 0
+    assert (copy / "evaluations.csv").read_bytes() == before
+    assert main(["evaluate", str(copy), "--episodes", "1"]) == 0
+    assert len(read_rows(copy / "evaluations.csv")) == 2 * (3 * 1 + 1)
+    (copy / "report.html").unlink()
+    assert main(["report", str(copy)]) == 0
+    assert (copy / "report.html").exists() and "Behaviour cloning" in capsys.readouterr().out
+
+
+def test_audit_again(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = (copy / "stages" / "audit" / "summary.json").read_bytes()
+    shutil.rmtree(copy / "stages" / "audit")
+    assert main(["audit", str(copy)]) == 0
+    assert (copy / "stages" / "audit" / "summary.json").read_bytes() == told
+    assert "better in" in capsys.readouterr().out
+
+
+def test_other_config_is_refused_by_name(copy: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["train", "--data", str(small), "--out", str(copy), *OPTIONS, "--policy.q-weight", "7.5"]
+    assert main(given) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(copy) in last and "policy.q_weight" in last and "7.5" in last
+
+
+def test_other_data_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["train", "--data", "bundled:hopper-medium-replay", "--out", str(copy), *OPTIONS]
+    assert main([*given, "--policy.q-weight", "1"]) == 2  # its name asks for another weight
+    assert "digest" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_an_ablation_of_the_policy_costs_a_policy(
+    finished: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ablation"
+    given = ["train", "--data", str(small), "--out", str(out), *OPTIONS, "--policy.q-weight", "0"]
+    assert main([*given, "--reuse", str(finished)]) == 0
+    said = capsys.readouterr().err
+    for stage in ("value", "world", "cloning", "augment"):
+        assert f"{stage}: taken from" in said
+    assert "policy: 300 updates" in said
+    assert (out / "augmented.hdf5").read_bytes() == (finished / "augmented.hdf5").read_bytes()
+
+    def of(folder: Path, stage: str) -> list[str]:
+        return [line for line in (folder / "metrics.jsonl").read_text().splitlines() if f'"{stage}"' in line]
+
+    assert of(out, "world") == of(finished, "world") and of(out, "policy") != of(finished, "policy")
+
+
+def test_damaged_checkpoint_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy / "stages" / "policy" / "step-300.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+    assert main(["evaluate", str(copy), "--episodes", "1"]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(path) in last and "sha256" in last
+
+
+def test_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = checkpoint.CheckpointStore(tmp_path, "f")
+    store.save(1, {"weight": np.arange(3.0)})
+    real = files.write_bytes
+
+    def fail_on_sidecar(path: Path, content: bytes) -> None:
+        if path.suffix == ".json":
+            raise OSError(28, "No space left on device", str(path))
+        real(path, content)
+
+    monkeypatch.setattr(files, "write_bytes", fail_on_sidecar)
+    with pytest.raises(OSError, match="No space"):
+        store.save(2, {"weight": np.ones(3)})
+    monkeypatch.undo()
+    assert store.steps() == [1]
+    np.testing.assert_array_equal(store.load(1, {"weight": np.zeros(3)})["weight"], np.arange(3.0))
+    store.clean()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1.json", "step-1.safetensors"]
+
+
+def test_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
+    store = checkpoint.CheckpointStore(tmp_path, "f")
+    store.save(1, {"weight": np.arange(3, dtype=np.float32)})
+    with pytest.raises(InputError, match=r"weight is float32\[3\], expected float32\[4\]"):
+        store.load(1, {"weight": np.zeros(4, np.float32)})
+    with pytest.raises(InputError, match="first bias"):
+        store.load(1, {"weight": np.zeros(3, np.float32), "bias": np.zeros(1)})
