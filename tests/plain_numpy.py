@@ -9,10 +9,27 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Arrays = list[np.ndarray]
 NORM_EPSILON = 1e-5
+
+
+def filled(make: Callable[[jax.Array], Any], seed: int, size: float = 0.4) -> Any:
+    """What ``make(key)`` would return, with normal numbers of this size for its floats and else zeros.
+
+    Nothing of ``make`` is compiled, and gains and biases differ from their start values.
+    """
+    random = np.random.default_rng(seed)
+
+    def numbers(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        real = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(
+            size * random.normal(size=leaf.shape) if real else np.zeros(leaf.shape), leaf.dtype
+        )
+
+    return jax.tree.map(numbers, jax.eval_shape(make, jax.random.key(0)))
 
 
 def leaves(tree: Any) -> Arrays:

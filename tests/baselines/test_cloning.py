@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from plain_numpy import Adam, leaves, mlp
+from plain_numpy import Adam, filled, leaves, mlp
 
 from ipd.baselines import cloning
 from ipd.config import CloningConfig
@@ -18,7 +18,8 @@ SPEC = Spec(observation_size=5, action_size=3, max_episode_steps=50)
 def test_updates_are_those_of_plain_numpy(small_steps: Steps) -> None:
     with jax.enable_x64(True):
         steps = jax.tree.map(np.float64, small_steps)
-        state = jax.jit(lambda key: cloning.init(CONFIG, SPEC, key))(jax.random.key(0))
+        blank = filled(lambda key: cloning.init(CONFIG, SPEC, key), 0, 0.0)
+        state = blank._replace(policy=filled(lambda key: cloning.init(CONFIG, SPEC, key), 0).policy)
         net = leaves(state.policy.net)
         adam = Adam(net, lambda k: CONFIG.learning_rate)
         update = jax.jit(lambda s, b: cloning.update(CONFIG, s, b, jax.random.key(2)))

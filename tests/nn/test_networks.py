@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain_numpy import layer_norm, leaves, mlp
+from plain_numpy import filled, layer_norm, leaves, mlp
 
 from ipd.nn.mlp import MLP, drop
 from ipd.nn.transformer import Block, Transformer
@@ -16,7 +16,7 @@ TOKENS, WIDTH, HEADS = 7, 12, 3
 
 @pytest.mark.parametrize("normed", [False, True])
 def test_mlp_is_that_of_numpy(normed: bool) -> None:
-    net = MLP(5, (7, 11), 3, jax.random.key(0), layer_norm=normed)
+    net = filled(lambda key: MLP(5, (7, 11), 3, key, layer_norm=normed), 0)
     x = np.random.default_rng(0).normal(size=(13, 5)).astype(np.float32)
     plain, _ = mlp(leaves(net), x, depth=3)
     np.testing.assert_allclose(jax.jit(jax.vmap(net))(x), plain, rtol=1e-4, atol=1e-5)
@@ -49,7 +49,7 @@ def plain_block(p: list[np.ndarray], x: np.ndarray, visible: np.ndarray) -> np.n
 
 
 def test_block_is_that_of_numpy() -> None:
-    block = Block(WIDTH, HEADS, jax.random.key(1))
+    block = filled(lambda key: Block(WIDTH, HEADS, key), 1)
     x = np.random.default_rng(1).normal(size=(TOKENS, WIDTH)).astype(np.float32)
     visible = np.tril(np.ones((TOKENS, TOKENS), bool))
     said = jax.jit(lambda x: block(x, jnp.asarray(visible), 0.0, None))(x)
@@ -58,7 +58,7 @@ def test_block_is_that_of_numpy() -> None:
 
 def influence(present: jax.Array) -> np.ndarray:
     """Whether output i moves with input j, ``(tokens, tokens)``, from the Jacobian."""
-    net = Transformer(WIDTH, 2, HEADS, jax.random.key(2))
+    net = filled(lambda key: Transformer(WIDTH, 2, HEADS, key), 2)
     x = jax.random.normal(jax.random.key(3), (TOKENS, WIDTH))
     jacobian = jax.jit(jax.jacrev(lambda x: net(x, present)))(x)
     return np.abs(np.asarray(jacobian)).max(axis=(1, 3)) > 1e-9

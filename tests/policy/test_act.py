@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from plain_numpy import filled
 
 from ipd.config import PolicyConfig
 from ipd.data.episodes import Normaliser
@@ -26,17 +27,16 @@ NORMALISER = Normaliser(
 SCALE = jnp.array([0.5, 2.0])
 
 
-@jax.jit
-@jax.vmap
-def build(key: jax.Array, scale: jax.Array) -> Driver:
-    policy = SequencePolicy(CONFIG, SPEC, key)
-    return Driver(policy, Value(5, (7,), key), Critics(5, 3, (7,), 2, key), scale)
-
-
 @pytest.fixture(scope="module")
 def drivers() -> Driver:
     """Two seeds."""
-    return build(jax.random.split(jax.random.key(0), 2), SCALE)
+
+    def make(key: jax.Array) -> Driver:
+        policy = SequencePolicy(CONFIG, SPEC, key)
+        return Driver(policy, Value(5, (7,), key), Critics(5, 3, (7,), 2, key), SCALE[0])
+
+    one, other = filled(make, 0), filled(make, 1)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), one, other)._replace(prompt_scale=SCALE)
 
 
 @jax.jit
@@ -90,8 +90,8 @@ def test_rows_must_be_shared_evenly(drivers: Driver) -> None:
 
 
 def test_memoryless_policies_act_by_seed() -> None:
-    make = jax.jit(jax.vmap(lambda key: GaussianPolicy(5, 3, (7,), key)))
-    policies = make(jax.random.split(jax.random.key(0), 2))
+    both = (filled(lambda key: GaussianPolicy(5, 3, (7,), key), seed) for seed in (0, 1))
+    policies = jax.tree.map(lambda *leaves: jnp.stack(leaves), *both)
     observations = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
     said = MeanController(policies, NORMALISER).act(observations)
     second = jax.tree.map(lambda leaf: leaf[1], policies)

@@ -7,6 +7,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+from plain_numpy import filled
 
 from ipd.config import PolicyConfig
 from ipd.policy.model import SequencePolicy
@@ -15,6 +16,11 @@ from ipd.types import Spec
 CONFIG = PolicyConfig(layers=2, heads=3, width=12, context_len=7, dropout=0.0)
 SPEC = Spec(observation_size=5, action_size=4, max_episode_steps=23)
 CONTEXT = 7
+
+
+def network() -> SequencePolicy:
+    policy: SequencePolicy = filled(lambda key: SequencePolicy(CONFIG, SPEC, key), 0)
+    return policy
 
 
 def window() -> dict[str, jax.Array]:
@@ -29,7 +35,7 @@ def window() -> dict[str, jax.Array]:
 @cache
 def sensitivities() -> dict[str, np.ndarray]:
     """For prompts, observations and actions: does the action at i move with the input at j?"""
-    policy = SequencePolicy(CONFIG, SPEC, jax.random.key(0))
+    policy = network()
     present, timesteps = jnp.arange(CONTEXT) >= 1, jnp.arange(CONTEXT) + 3
 
     def run(inputs: dict[str, jax.Array]) -> jax.Array:
@@ -53,7 +59,7 @@ def test_tokens_stand_in_the_order_prompt_observation_action() -> None:
 
 
 def test_padding_changes_nothing_and_the_timestep_does() -> None:
-    policy = SequencePolicy(CONFIG, SPEC, jax.random.key(0))
+    policy = network()
     inputs, present = window(), jnp.arange(CONTEXT) >= 3
 
     @jax.jit
@@ -70,7 +76,7 @@ def test_padding_changes_nothing_and_the_timestep_does() -> None:
 
 def test_a_short_context_is_a_long_one_with_padding() -> None:
     """What is learned on padded windows serves at the start of an episode."""
-    policy = SequencePolicy(CONFIG, SPEC, jax.random.key(0))
+    policy = network()
     inputs = window()
     whole = policy(*inputs.values(), jnp.arange(CONTEXT), jnp.arange(CONTEXT) >= 4)
     short = policy(*(leaf[4:] for leaf in inputs.values()), jnp.arange(4, CONTEXT), jnp.ones(3, bool))

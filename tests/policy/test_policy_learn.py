@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain_numpy import Adam, Arrays, layer_norm, leaves, member, mlp
+from plain_numpy import Adam, Arrays, filled, layer_norm, leaves, member, mlp
 
 from ipd.config import PolicyConfig
 from ipd.policy import learn
@@ -35,9 +35,12 @@ SPEC = Spec(observation_size=5, action_size=3, max_episode_steps=50)
 HEADS, WIDTH = 3, 12
 
 
-@jax.jit
-def fresh(key: jax.Array) -> State:
-    return learn.init(CONFIG, SPEC, Critics(5, 3, (7, 11), 2, key), key)
+def fresh() -> State:
+    def make(key: jax.Array) -> State:
+        return learn.init(CONFIG, SPEC, Critics(5, 3, (7, 11), 2, key), key)
+
+    nets = filled(make, 0)
+    return filled(make, 0, 0.0)._replace(policy=nets.policy, critics=nets.critics)
 
 
 def drawn(data: Data) -> Window:
@@ -125,7 +128,7 @@ def plain_loss(
 def test_loss_gradient_and_updates_are_those_of_plain_numpy() -> None:
     with jax.enable_x64(True):
         data = jax.tree.map(lambda leaf: leaf.astype(float) if leaf.dtype == jnp.float32 else leaf, DATA)
-        state = fresh(jax.random.key(0))
+        state = fresh()
         window = drawn(data)
         window = window._replace(target=window.target * (1 + jnp.arange(6.0))[:, None])
         grad = jax.jit(
@@ -229,7 +232,7 @@ def test_shortened_windows_lose_their_oldest_steps_only(chance: float) -> None:
 
 def test_q_weight_has_no_unit() -> None:
     """Q divided by its mean size: rewards in cents instead of dollars change no gradient."""
-    state = fresh(jax.random.key(0))
+    state = fresh()
     window = drawn(DATA)
 
     @jax.jit

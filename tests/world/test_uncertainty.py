@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from plain_numpy import filled
 
 from ipd.config import WorldConfig
 from ipd.types import Steps
@@ -23,9 +24,10 @@ CONFIG = WorldConfig(hidden=(7, 11), num_members=4)
 def ensemble(small_steps: Steps) -> Ensemble:
     """Untrained, with a termination head."""
     scale = change_scale(small_steps)
-    return jax.jit(
-        lambda key: Ensemble(5, 3, CONFIG.hidden, 4, CONFIG.log_variance_bounds, scale, True, key)
-    )(jax.random.key(0))
+    ensemble = filled(
+        lambda key: Ensemble(5, 3, CONFIG.hidden, 4, CONFIG.log_variance_bounds, scale, True, key), 0
+    )
+    return eqx.tree_at(lambda e: e.scale, ensemble, scale)
 
 
 def test_prediction_is_the_mean_of_the_members(small_steps: Steps, ensemble: Ensemble) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain_numpy import Adam, Arrays, leaves, member, mlp, sigmoid, softplus
+from plain_numpy import Adam, Arrays, filled, leaves, member, mlp, sigmoid, softplus
 
 from ipd.config import WorldConfig
 from ipd.types import Spec, Steps
@@ -24,8 +24,12 @@ SPEC = Spec(observation_size=5, action_size=3, max_episode_steps=50)
 DEPTH = 3
 
 
-def fresh(config: WorldConfig, scale: ChangeScale, spec: Spec = SPEC) -> learn.State:
-    return jax.jit(lambda key: learn.init(config, spec, scale, True, key))(jax.random.key(0))
+def fresh(scale: ChangeScale) -> learn.State:
+    def make(key: jax.Array) -> learn.State:
+        return learn.init(CONFIG, SPEC, scale, True, key)
+
+    ensemble = eqx.tree_at(lambda e: e.scale, filled(make, 0).ensemble, scale)
+    return filled(make, 0, 0.0)._replace(ensemble=ensemble, best=ensemble, best_error=jnp.full(2, jnp.inf))
 
 
 def member_batches(steps: Steps, k: int) -> Steps:
@@ -84,7 +88,7 @@ def test_updates_are_those_of_plain_numpy(small_steps: Steps) -> None:
         steps = jax.tree.map(np.float64, small_steps)
         scale = change_scale(jax.tree.map(jnp.asarray, steps))
         change = steps.next_observations - steps.observations
-        state = fresh(CONFIG, scale)
+        state = fresh(scale)
         plain = PlainWorldLearner(state, [change.mean(0), change.std(0)])
         update = jax.jit(lambda s, b: learn.update(CONFIG, s, b, jax.random.key(2)))
         for k in range(2):
@@ -123,7 +127,7 @@ def test_members_draw_their_own_bootstrap_and_never_the_held_out(small_steps: St
 def test_early_stop_keeps_each_member_at_its_best(small_steps: Steps) -> None:
     config = dataclasses.replace(CONFIG, patience=2)
     steps = jax.tree.map(jnp.asarray, small_steps)
-    state = fresh(config, change_scale(steps))
+    state = fresh(change_scale(steps))
     data = learn.Data(steps, steps, jnp.zeros((2, 97), int))
     look = jax.jit(lambda s: learn.validate(config, s, data)[0])
     state = look(state)
