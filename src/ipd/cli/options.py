@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from ipd.runs.errors import InputError
 
@@ -26,8 +26,7 @@ def parse(kind: type[Options], argv: list[str], command: str) -> Options:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            options = tyro.cli(kind, args=argv, prog=f"ipd {command}")
-            return cast("Options", options)
+            return tyro.cli(kind, args=argv, prog=f"ipd {command}")
     except SystemExit as exit:
         if not exit.code:
             raise
