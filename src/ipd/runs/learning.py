@@ -244,8 +244,10 @@ def _train(
     keys = run.keys(stage)
     schedule = schedule or run.schedule(config.steps)
     store = run.store(stage, fingerprint)
+    # What runs once is not worth optimising: random numbers take several times as long to compile at level 3.
+    fresh = jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(keys)
     state, _ = loop.train(
-        stage, learner, config, jax.jit(init)(keys), data, axes, keys, schedule, store, run.log, run.progress
+        stage, learner, config, fresh, data, axes, keys, schedule, store, run.log, run.progress
     )
     return state
 
