@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 # One thread a worker, and no costly optimisation of programs that run for milliseconds: level 3 takes
 # several times as long to compile random numbers. These act only when set before JAX starts.
-FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=1 --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
