@@ -28,6 +28,15 @@ class Progress:
         self._done = self._timed_from = 0
         self._began = self._spoke = self._timed_at = 0.0
 
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Gives the terminal back, whatever happened."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
     def say(self, text: str) -> None:
         """One line of its own."""
         if self._quiet:
@@ -78,9 +87,7 @@ class Progress:
         """The stage is over; its time goes to `timing.jsonl`."""
         seconds = time.monotonic() - self._began
         rate = (self._done - self._first) / max(seconds, 1e-9)
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self.__exit__()
         self.say(f"{self._stage}: {self._done} {self._unit} done in {_clock(seconds)}")
         if self._timing is not None:
             record = {"stage": self._stage, "from": self._first, "to": self._done, "unit": self._unit,

@@ -76,7 +76,7 @@ def execute(
     spec = learning.spec_of(episodes, None if task is None else task.horizon)
     folder.mkdir(parents=True, exist_ok=True)
     progress = progress or Progress(folder / "timing.jsonl")
-    with rundir.locked(folder):
+    with rundir.locked(folder), progress:
         for change in rundir.claim(folder, job, _manifest(job, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
         files.write_json(folder / "normaliser.json", normaliser.to_dict())
@@ -159,7 +159,7 @@ def evaluate(folder: Path, episodes: int | None = None) -> Path:
         evaluation = dataclasses.replace(run.config.evaluate, final_episodes=episodes)
         config = dataclasses.replace(run.config, evaluate=evaluation)
         run = dataclasses.replace(run, job=dataclasses.replace(run.job, config=config))
-    with rundir.locked(folder):
+    with rundir.locked(folder), run.progress:
         rundir.write_job(folder, run.job)
         values = learning.value(run)
         judging.evaluate(run, task, values, learning.cloning(run), _policy(run, values))
@@ -171,7 +171,7 @@ def audit(folder: Path) -> Path:
     run = open_run(folder)
     if not run.config.augment.enabled:
         raise InputError(f"{folder}: the run imagined nothing (--augment.no-enabled); audit one that did")
-    with rundir.locked(folder):
+    with rundir.locked(folder), run.progress:
         values = learning.value(run)
         world, split = learning.world(run)
         augmented = imagination.augment(run, values, world, split)

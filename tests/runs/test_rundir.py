@@ -1,0 +1,122 @@
+"""Run directories and metrics files, without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ipd.presets import override, preset
+from ipd.runs import files, rundir
+from ipd.runs.errors import InputError
+from ipd.runs.metrics import MetricsLog
+from ipd.runs.progress import Progress
+from ipd.runs.rundir import Job
+
+JOB = Job("d.hdf5", "Hopper-v4", (0, 3), preset("cpu+greedy"))
+
+
+def manifest(digest: str = "ab") -> dict[str, Any]:
+    return {"versions": {"jax": "1"}, "data": {"source": "d.hdf5", "digest": digest}}
+
+
+def test_config_file_round_trip(tmp_path: Path) -> None:
+    rundir.write_job(tmp_path, JOB)
+    assert rundir.read_job(tmp_path) == JOB
+    text = (tmp_path / "config.yaml").read_text()
+    assert text.index("data:") < text.index("seeds:") < text.index("value:") < text.index("policy:")
+    assert "!!" not in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("  expectile: 0.7", "  expectle: 0.7", "value.exp"),
+        ("  batch_size: 256", "  batch_size: many", "value.batch_size"),
+        ("seeds:", "sees:", "seeds"),
+    ],
+)
+def test_config_that_cannot_be_read_is_named(tmp_path: Path, old: str, new: str, field: str) -> None:
+    rundir.write_job(tmp_path, JOB)
+    path = tmp_path / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=field) as caught:
+        rundir.read_job(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_claim_again_and_with_another_config(tmp_path: Path) -> None:
+    assert rundir.claim(tmp_path, JOB, manifest()) == []
+    moved = Job("elsewhere/d.hdf5", *[JOB.task, JOB.seeds, JOB.config])
+    newer = manifest() | {"versions": {"jax": "2"}}
+    assert rundir.claim(tmp_path, moved, newer) == ["jax was 1, is 2"]
+    with pytest.raises(InputError, match=r"digest ab.*cd"):
+        rundir.claim(tmp_path, JOB, manifest("cd"))
+    changed = Job("d.hdf5", "Hopper-v4", (0,), override(JOB.config, {"value.steps": 5}))
+    with pytest.raises(InputError, match=r"seeds: \[0, 3\] -> \[0\]; value.steps: 40000 -> 5"):
+        rundir.claim(tmp_path, changed, manifest())
+
+
+def test_lock_is_exclusive_and_sweeps_up(tmp_path: Path) -> None:
+    (tmp_path / "stages").mkdir()
+    left = tmp_path / "stages" / ("x.json" + files.PARTIAL)
+    left.write_text("half")
+    with rundir.locked(tmp_path):
+        assert not left.exists()
+        with pytest.raises(InputError, match="another process"), rundir.locked(tmp_path):
+            pass
+    with rundir.locked(tmp_path):
+        pass
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"kept": 1})
+    with pytest.raises(KeyboardInterrupt), files.replacing(path) as partial:
+        partial.write_text("{")
+        raise KeyboardInterrupt
+    assert files.read_json(path) == {"kept": 1} and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"a\.json"):
+        files.read_json(path)
+
+
+def test_metrics_resume_touches_only_the_stage(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "m.jsonl", (4, 7))
+    one = {"q_mean": np.asarray([0.1, 1 / 3], np.float32)}
+    for stage, step in (("value", 10), ("value", 20), ("world", 10), ("world", 20)):
+        log.append(stage, step, one)
+    whole = (tmp_path / "m.jsonl").read_text()
+    log.resume("world", 10)
+    lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert [(r["stage"], r["step"], r["seed"]) for r in lines] == [
+        *[("value", step, seed) for step in (10, 20) for seed in (4, 7)],
+        *[("world", 10, seed) for seed in (4, 7)],
+    ]
+    assert lines[1]["q_mean"] == 0.3333333 and lines[0]["q_mean"] == 0.1
+    log.append("world", 20, one)
+    assert (tmp_path / "m.jsonl").read_text() == whole
+    with pytest.raises(ValueError, match="JSON"):
+        log.append("world", 30, {"q_mean": np.asarray([np.nan, 0.0])})
+
+
+def test_plain_progress_says_rate_and_time_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 100.0, 110.0, 110.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    progress = Progress(tmp_path / "timing.jsonl")
+    progress.begin("value", 0, 100)
+    progress.advance(10, {"value_loss": np.asarray([1.0, 3.0])})
+    progress.advance(40, {"value_loss": np.asarray([1.0, 3.0])})
+    progress.end()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "value: 100 updates"
+    assert said[1] == "value: 40/100  3 updates/s  20 s left  value_loss 2"
+    assert said[2] == "value: 40 updates done in 1 min 50 s"
+    assert json.loads((tmp_path / "timing.jsonl").read_text())["to"] == 40
