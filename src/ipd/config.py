@@ -123,6 +123,8 @@ class PolicyConfig:
     """Drop the loss on logged steps that were replanned."""
     shorten: float = 0.0
     """Probability that a training window loses a random part of its oldest context."""
+    average: float = 0.0
+    """Decay of the running average of the weights that acts; 0 acts with the newest weights."""
     snapshots: int = 5
     """Equally spaced moments of training whose policies are kept and evaluated."""
 

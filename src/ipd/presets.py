@@ -39,6 +39,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.context_len": 5,
         "policy.batch_size": 64,
         "policy.advantage_weight": 3.0,
+        "policy.average": 0.998,
         "cloning.steps": 12_000,
     },
     "demo": {
@@ -57,6 +58,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.batch_size": 64,
         "policy.learning_rate": 1e-3,
         "policy.advantage_weight": 3.0,
+        "policy.average": 0.998,
         "policy.snapshots": 3,
         "cloning.steps": 5_000,
         "evaluate.episodes": 5,

@@ -28,6 +28,7 @@ CONFIG = PolicyConfig(
     context_len=4,
     dropout=0.0,
     clip_norm=0.05,
+    average=0.25,
     q_weight=0.7,
     mix=0.5,
 )
@@ -40,7 +41,7 @@ def fresh() -> State:
         return learn.init(CONFIG, SPEC, Critics(5, 3, (7, 11), 2, key), key)
 
     nets = filled(make, 0)
-    return filled(make, 0, 0.0)._replace(policy=nets.policy, critics=nets.critics)
+    return filled(make, 0, 0.0)._replace(policy=nets.policy, acting=nets.policy, critics=nets.critics)
 
 
 def drawn(data: Data) -> Window:
@@ -157,15 +158,17 @@ def test_loss_gradient_and_updates_are_those_of_plain_numpy() -> None:
         # two clipped Adam steps
         adam = Adam(plain, lambda k: CONFIG.learning_rate)
         update = jax.jit(lambda s, w: learn.update(CONFIG, s, w, jax.random.key(2)))
+        acting = plain
         for _ in range(2):
             raw = leaves(grad(state.policy, window)[1])
             norm = np.sqrt(sum((g**2).sum() for g in raw))
             assert norm > CONFIG.clip_norm
             plain = adam.step(plain, [g * CONFIG.clip_norm / norm for g in raw])
+            acting = [CONFIG.average * a + (1 - CONFIG.average) * p for a, p in zip(acting, plain, strict=True)]
             before = state.critics
             state, metrics = update(state, window)
             np.testing.assert_allclose(float(metrics["gradient_norm"]), norm, rtol=1e-8)
-        for ours, theirs in zip(leaves(state.policy), plain, strict=True):
+        for ours, theirs in zip(leaves(state.policy) + leaves(state.acting), plain + acting, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
         for ours, theirs in zip(leaves(state.critics), leaves(before), strict=True):
             np.testing.assert_array_equal(ours, theirs)

@@ -22,6 +22,8 @@ class State(NamedTuple):
     """Everything the policy stage knows, for one seed. ``critics`` are the value stage's, frozen."""
 
     policy: SequencePolicy
+    acting: SequencePolicy
+    """Running average of ``policy``, which acts; the newest weights where ``average`` is 0."""
     critics: Critics
     optimiser: Any
     step: Int[Array, ""]
@@ -34,7 +36,8 @@ def _optimiser(config: PolicyConfig) -> optax.GradientTransformation:
 def init(config: PolicyConfig, spec: Spec, critics: Critics, key: PRNG) -> State:
     """Fresh policy beside the finished (target) critics of the value stage."""
     policy = SequencePolicy(config, spec, key)
-    return State(policy, critics, _optimiser(config).init(policy), jnp.asarray(0))
+    acting = jax.tree.map(jnp.copy, policy)
+    return State(policy, acting, critics, _optimiser(config).init(policy), jnp.asarray(0))
 
 
 def num_imagined(config: PolicyConfig) -> int:
@@ -148,4 +151,6 @@ def update(config: PolicyConfig, state: State, batch: Window, key: PRNG) -> tupl
     )
     metrics["gradient_norm"] = optax.tree.norm(grads)
     steps, optimiser = _optimiser(config).update(grads, state.optimiser)
-    return State(optax.apply_updates(state.policy, steps), state.critics, optimiser, state.step + 1), metrics
+    policy = optax.apply_updates(state.policy, steps)
+    acting = optax.incremental_update(policy, state.acting, 1.0 - config.average)
+    return State(policy, acting, state.critics, optimiser, state.step + 1), metrics

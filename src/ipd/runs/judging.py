@@ -76,7 +76,7 @@ def controller(
 ) -> Controller:
     """The sequence policy of some seeds (rows of `run.seeds`), ready to act."""
     scale = jnp.asarray(run.summary("policy")["prompt_scale"], jnp.float32)
-    driver = Driver(state.policy, values.state.value, values.state.target_critics, scale)
+    driver = Driver(state.acting, values.state.value, values.state.target_critics, scale)
     chosen = jax.tree.map(lambda leaf: leaf[seeds], driver)
     return Controller(chosen, run.normaliser, run.config.policy.context_len, rerank=rerank)
 
