@@ -82,7 +82,9 @@ def _imagine(
 
 
 def _batches(rows: NDArray[np.int64], size: int) -> list[tuple[NDArray[np.int64], int]]:
-    """Pieces of one fixed shape, the last filled up with row 0 of it, and how many of each count."""
+    """Pieces of one shape, at most `size` rows each, the last filled up, and how many of each count."""
+    number = -(-len(rows) // size)
+    size = -(-len(rows) // number) if number else size
     pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [(np.concatenate([p, np.repeat(p[:1], size - len(p))]), len(p)) for p in pieces]
 
@@ -90,9 +92,8 @@ def _batches(rows: NDArray[np.int64], size: int) -> list[tuple[NDArray[np.int64]
 def expected(run: Run, rule: TerminationRule | None, dreamer: Dreamer, steps: Steps) -> Candidates:
     """Imagined and real return of every candidate (Eqs. 17, 18)."""
     rows = candidate_rows(run)
-    size = min(run.config.augment.batch_size, max(len(rows), 1))
     parts = []
-    for piece, count in _batches(rows, size):
+    for piece, count in _batches(rows, run.config.augment.batch_size):
         both = _returns(run.config, rule, dreamer, steps, jnp.asarray(piece))
         parts.append(np.stack([np.asarray(part)[:count] for part in both]))
     both_returns = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0), np.float32)
@@ -104,9 +105,8 @@ def segments_from(
     rows: NDArray[np.int64], key: jax.Array, told: bool = True,
 ) -> Segment:  # fmt: skip
     """Algorithm 1 from each row, NumPy, learner's units; batch number b draws from `fold_in(key, b)`."""
-    size = min(augment.batch_size, max(len(rows), 1))
     parts, done = [], 0
-    for number, (piece, count) in enumerate(_batches(rows, size)):
+    for number, (piece, count) in enumerate(_batches(rows, augment.batch_size)):
         batch_key = jax.random.fold_in(key, number)
         segment = _imagine(run.config, augment, rule, dreamer, steps, jnp.asarray(piece), batch_key)
         parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], segment))
