@@ -99,6 +99,16 @@ class AugmentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RefitConfig:
+    """Values refitted on the enriched data, with the settings of the value stage (not in the paper)."""
+
+    steps: int = 0
+    """Updates on logged and imagined steps after augmentation; 0 keeps the first values."""
+    share: float = 0.5
+    """Share of imagined steps in a batch."""
+
+
+@dataclasses.dataclass(frozen=True)
 class PolicyConfig:
     """The causal Transformer and its loss (Eq. 26, Table 4)."""
 
@@ -159,6 +169,7 @@ class Config:
     value: ValueConfig = ValueConfig()
     world: WorldConfig = WorldConfig()
     augment: AugmentConfig = AugmentConfig()
+    refit: RefitConfig = RefitConfig()
     policy: PolicyConfig = PolicyConfig()
     cloning: CloningConfig = CloningConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

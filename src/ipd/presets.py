@@ -27,12 +27,13 @@ PRESETS: dict[str, Overrides] = {
     },
     "cpu": {
         "value.steps": 40_000,
+        "refit.steps": 15_000,
         "world.steps": 12_000,
         "world.hidden": (256, 256, 256),
         "world.learning_rate": 5e-4,
         "world.variance_decay_steps": 2_000.0,
         "augment.augment_ratio": 1.0,
-        "policy.steps": 8_000,
+        "policy.steps": 6_000,
         "policy.layers": 2,
         "policy.heads": 2,
         "policy.width": 64,
@@ -40,6 +41,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.batch_size": 64,
         "policy.advantage_weight": 3.0,
         "policy.average": 0.998,
+        "policy.snapshots": 3,
         "cloning.steps": 12_000,
     },
     "demo": {
@@ -65,6 +67,7 @@ PRESETS: dict[str, Overrides] = {
     },
     "tiny": {
         "value.steps": 60,
+        "refit.steps": 60,
         "value.batch_size": 16,
         "value.hidden": (16, 16),
         "world.steps": 60,
@@ -95,6 +98,8 @@ PRESETS: dict[str, Overrides] = {
 ABLATIONS: dict[str, Overrides] = {
     "no-augmentation": {"augment.enabled": False, "policy.mix": 0.0},
     "no-q-term": {"policy.q_weight": 0.0},
+    "no-refit": {"refit.steps": 0},
+    "logged-refit": {"refit.share": 0.0},
     "greedy": {"augment.num_plans": 1, "augment.plan_noise": 0.0},
     "hindsight": {"policy.prompt": "hindsight"},
     "max-prompt": {"policy.prompt": "max"},
@@ -156,17 +161,19 @@ def override(config: Config, overrides: Overrides) -> Config:
 
 def problems(config: Config) -> list[str]:
     """What cannot be meant in `config`, one line each: numbers out of range, sizes that do not fit."""
-    found = []
-    may_be_zero = {"evaluate.rerank", "evaluate.episodes", "policy.snapshots"}
-    shares = {"world": ("held_out", "threshold_quantile"), "policy": ("mix", "shorten", "dropout"),
-              "value": ("expectile", "huber_quantile", "discount", "dropout", "polyak")}  # fmt: skip
+    found, paper = [], Config()
+    may_be_zero = {"refit.steps", "evaluate.rerank", "evaluate.episodes", "policy.snapshots"}
+    shares = {"world": ("held_out", "threshold_quantile"), "policy": ("mix", "shorten", "dropout", "average"),
+              "value": ("expectile", "huber_quantile", "discount", "dropout", "polyak"),
+              "refit": ("share",)}  # fmt: skip
     for stage in dataclasses.fields(config):
         section = getattr(config, stage.name)
         for field in dataclasses.fields(section) if dataclasses.is_dataclass(section) else ():
             name, value = f"{stage.name}.{field.name}", getattr(section, field.name)
             whole = value if isinstance(value, tuple) else (value,)
-            if any(type(v) is int and v < (0 if name in may_be_zero else 1) for v in whole):
-                found.append(f"--{name} {value}: must be at least {0 if name in may_be_zero else 1}")
+            least = 0 if name in may_be_zero or getattr(getattr(paper, stage.name), field.name) == 0 else 1
+            if any(type(v) is int and v < least for v in whole):
+                found.append(f"--{name} {value}: must be at least {least}")
             if field.name in shares.get(stage.name, ()) and not 0 <= value <= 1:
                 found.append(f"--{name} {value}: must lie in [0, 1]")
     if config.policy.width % config.policy.heads:

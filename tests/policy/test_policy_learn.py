@@ -164,7 +164,8 @@ def test_loss_gradient_and_updates_are_those_of_plain_numpy() -> None:
             norm = np.sqrt(sum((g**2).sum() for g in raw))
             assert norm > CONFIG.clip_norm
             plain = adam.step(plain, [g * CONFIG.clip_norm / norm for g in raw])
-            acting = [CONFIG.average * a + (1 - CONFIG.average) * p for a, p in zip(acting, plain, strict=True)]
+            share = 1.0 - CONFIG.average
+            acting = [a + share * (p - a) for a, p in zip(acting, plain, strict=True)]
             before = state.critics
             state, metrics = update(state, window)
             np.testing.assert_allclose(float(metrics["gradient_norm"]), norm, rtol=1e-8)

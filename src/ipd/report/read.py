@@ -17,7 +17,7 @@ Number = float | int
 Series = dict[int, tuple[Floats, Floats]]
 """One metric: seed to (updates done, value at that time)."""
 
-STAGES = ("data", "value", "world", "augment", "cloning", "policy", "audit")
+STAGES = ("data", "value", "world", "augment", "cloning", "refit", "policy", "audit")
 
 
 class ReportError(ValueError):

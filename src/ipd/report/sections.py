@@ -111,7 +111,8 @@ def checks(run: Run, rows: Sequence[Row]) -> list[tuple[str, str]]:
         items.append(
             ("yes" if ours.low > top else "no", f"the interval {beats} the data's best decile, {number(top)}")
         )
-    names = {"cloning": "behaviour cloning", "quasi_optimal": "the quasi-optimal policy that guided it"}
+    names = {"cloning": "behaviour cloning", "quasi_optimal": "the quasi-optimal policy that guided it",
+             "quasi_optimal_refitted": "the quasi-optimal policy of the refitted values"}  # fmt: skip
     for policy, name in names.items():
         if policy in found:
             gain, low, high = tables.difference(samples, tables.last(run.evaluations, policy))
@@ -188,8 +189,11 @@ def training(run: Run, rows: Sequence[Row]) -> Section:
         ("value", "Values and the quasi-optimal policy", "blue"),
         ("world", "World model", "green"),
         ("cloning", "Behaviour cloning", "gold"),
+        ("refit", "Values refitted on the enriched data", "blue"),
         ("policy", "IPD policy", "orange"),
     ):
+        if stage == "refit" and stage not in run.metrics:  # only where values were refitted
+            continue
         drawn = [along] * (stage == "policy") + figures.curves(run, stage, colour)
         body += f"<h3>{title}</h3>" + (grid(*drawn) or missing(f"the stage “{stage}”", TRAIN_AGAIN))
         if stage == "policy" and not along:

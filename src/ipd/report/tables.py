@@ -19,6 +19,7 @@ LABELS = {
     "data_best_decile": "Data, best decile",
     "cloning": "Behaviour cloning",
     "quasi_optimal": "Quasi-optimal policy",
+    "quasi_optimal_refitted": "Quasi-optimal, refitted",
     "ipd": "IPD",
     "ipd_reranked": "IPD, actions re-ranked by Q",
 }

@@ -26,7 +26,7 @@ from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
 from ipd.types import Spec, Steps
 
-STAGES = ("value", "world", "cloning", "augment", "policy", "evaluate", "audit")
+STAGES = ("value", "world", "cloning", "augment", "refit", "policy", "evaluate", "audit")
 """In the order in which they run; the position is part of every random key."""
 
 _LEARNING = ("types.py", "maths", "nn", "data/episodes.py", "value", "runs/loop.py")
@@ -36,6 +36,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "world": (*_LEARNING, "world", "runs/learning.py", "evaluation/world_quality.py"),
     "cloning": (*_LEARNING, "baselines/cloning.py", "runs/learning.py"),
     "augment": (*_LEARNING, *_IMAGINING),
+    "refit": (*_LEARNING, "runs/learning.py", "runs/imagination.py"),
     "policy": (*_LEARNING, "policy", "runs/learning.py", "runs/imagination.py"),
     "evaluate": ("nn", "policy", "value", "evaluation", "runs/judging.py"),
     "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),

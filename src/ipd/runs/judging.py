@@ -24,10 +24,15 @@ AUDITED = 400
 """States of each kind that the audit replays."""
 
 
-def evaluate(run: Run, task: Task, values: Trained, cloning: Trained, policy: Trained) -> str:
-    """evaluations.csv: the finished policies, and the snapshots of IPD on the way."""
+def evaluate(
+    run: Run, task: Task, values: Trained, guide: Trained, cloning: Trained, policy: Trained
+) -> str:
+    """evaluations.csv: the finished policies, and the snapshots of IPD on the way.
+
+    `guide` are the values that the policy learned from: `values`, or those refitted.
+    """
     config = run.config.evaluate
-    inputs = (values.fingerprint, cloning.fingerprint, policy.fingerprint)
+    inputs = (values.fingerprint, guide.fingerprint, cloning.fingerprint, policy.fingerprint)
     fingerprint = run.fingerprint("evaluate", config, inputs)
     path = run.folder / "evaluations.csv"
 
@@ -36,7 +41,8 @@ def evaluate(run: Run, task: Task, values: Trained, cloning: Trained, policy: Tr
         steps = [
             step for step in learning.snapshots(run.config.policy) if step < policy.step and config.episodes
         ]
-        total = len(steps) * config.episodes + (4 if config.rerank else 3) * config.final_episodes
+        finals = 3 + (guide is not values) + (config.rerank > 0)
+        total = len(steps) * config.episodes + finals * config.final_episodes
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")
         done = 0
 
@@ -58,12 +64,15 @@ def evaluate(run: Run, task: Task, values: Trained, cloning: Trained, policy: Tr
         )
         mean = MeanController(values.state.policy, run.normaliser)
         judge("quasi_optimal", values.step, mean, config.final_episodes)
+        if guide is not values:
+            mean = MeanController(guide.state.policy, run.normaliser)
+            judge("quasi_optimal_refitted", guide.step, mean, config.final_episodes)
         for step in steps:
             state = learning.snapshot(run, policy, "policy", step)
-            judge("ipd", step, controller(run, values, state), config.episodes)
-        judge("ipd", policy.step, controller(run, values, policy.state), config.final_episodes)
+            judge("ipd", step, controller(run, guide, state), config.episodes)
+        judge("ipd", policy.step, controller(run, guide, policy.state), config.final_episodes)
         if config.rerank:
-            reranked = controller(run, values, policy.state, rerank=config.rerank)
+            reranked = controller(run, guide, policy.state, rerank=config.rerank)
             judge("ipd_reranked", policy.step, reranked, config.final_episodes)
         run.progress.end()
         return {}

@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipd.baselines import cloning as cloning_learner
-from ipd.config import PolicyConfig
+from ipd.config import Config, PolicyConfig
 from ipd.data.episodes import Episodes, Normaliser, to_steps
 from ipd.evaluation.world_quality import EnsembleMembers, EnsemblePredict, world_quality
 from ipd.policy import enriched
 from ipd.policy import learn as policy_learner
 from ipd.runs import loop
 from ipd.runs.context import Run, plain, unstack
-from ipd.runs.errors import InputError
+from ipd.runs.errors import InputError, RunFailed
 from ipd.runs.imagination import read_segments
 from ipd.types import Spec, Steps
 from ipd.value import learn as value_learner
+from ipd.value import refit as refit_learner
 from ipd.world import learn as world_learner
 from ipd.world.ensemble import ChangeScale, change_scale
 from ipd.world.termination import known_rule
@@ -178,6 +179,52 @@ def _modelled(episodes: Episodes) -> Episodes:
     }
     starts = np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64)
     return dataclasses.replace(episodes, starts=starts, unlogged_next=None, **rows)
+
+
+def refits(config: Config) -> bool:
+    """Whether values are refitted: only where there is something imagined to refit them on."""
+    return config.augment.enabled and config.refit.steps > 0
+
+
+def refit(run: Run, values: Trained, augment: str) -> Trained:
+    """The values, going on from `values` with imagined steps among the logged ones."""
+    share = run.config.refit.share
+    config = dataclasses.replace(run.config.value, steps=run.config.refit.steps)
+    fingerprint = run.fingerprint("refit", (config, share), (values.fingerprint, augment))
+
+    def init(keys: jax.Array) -> value_learner.State:
+        del keys
+        state: value_learner.State = jax.vmap(partial(refit_learner.restart, config))(values.state)
+        return state
+
+    def work() -> dict[str, Any]:
+        parts = [_imagined_steps(run, seed) for seed in run.seeds]
+        counts = [len(part.rewards) for part in parts]
+        if not all(counts):
+            raise RunFailed("stage refit: a seed imagined nothing; take --refit.steps 0")
+
+        def stacked(*leaves: NDArray[Any]) -> jax.Array:
+            most = max(counts)
+            return jnp.stack(
+                [np.pad(leaf, [(0, most - len(leaf)), *[(0, 0)] * (leaf.ndim - 1)]) for leaf in leaves]
+            )
+
+        data = refit_learner.Data(
+            _on_device(run.steps), jax.tree.map(stacked, *parts), jnp.asarray(counts, jnp.int32)
+        )
+        learner = loop.Learner(partial(refit_learner.draw, share), value_learner.update)
+        _train(run, "refit", fingerprint, learner, config, init, data, refit_learner.DATA_AXES)
+        return {}
+
+    fingerprint = run.finish("refit", fingerprint, work)
+    return _finished(run, "refit", fingerprint, init)
+
+
+def _imagined_steps(run: Run, seed: int) -> Steps:
+    """Every valid imagined step of one seed, NumPy."""
+    segments, _ = read_segments(run, seed)
+    valid = np.asarray(segments.valid)
+    return Steps(*(np.asarray(getattr(segments, name))[valid] for name in Steps._fields))
 
 
 def policy(run: Run, values: Trained, augment: str | None) -> Trained:

@@ -35,7 +35,7 @@ from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
 from ipd.types import Spec
 
-LEARNED = frozenset({"value", "world", "cloning", "augment", "policy"})
+LEARNED = frozenset({"value", "world", "cloning", "augment", "refit", "policy"})
 
 
 def train(
@@ -111,11 +111,12 @@ def _pipeline(run: Run) -> None:
     cloning = learning.cloning(run)
     if imagines:
         augmented = imagination.augment(run, values, world, split)
-    policy = learning.policy(run, values, augmented)
+    guide = learning.refit(run, values, augmented) if augmented and learning.refits(run.config) else values
+    policy = learning.policy(run, guide, augmented)
     if run.task is None:
         run.progress.say("no task was named (--env): the policy is trained, not tried")
         return
-    judging.evaluate(run, run.task, values, cloning, policy)
+    judging.evaluate(run, run.task, values, guide, cloning, policy)
     if augmented is not None and run.task.settable:
         judging.audit(run, run.task, values, world, split, augmented)
 
@@ -127,6 +128,7 @@ def open_run(folder: Path, task: bool = True) -> Run:
     """
     job = rundir.read_job(folder)
     needed = {"value", "cloning", "policy"} | ({"world", "augment"} if job.config.augment.enabled else set())
+    needed |= {"refit"} if learning.refits(job.config) else set()
     missing = [
         stage
         for stage in STAGES
@@ -162,7 +164,8 @@ def evaluate(folder: Path, episodes: int | None = None) -> Path:
     with rundir.locked(folder), run.progress:
         rundir.write_job(folder, run.job)
         values = learning.value(run)
-        judging.evaluate(run, task, values, learning.cloning(run), _policy(run, values))
+        guide = _guide(run, values)
+        judging.evaluate(run, task, values, guide, learning.cloning(run), _policy(run, guide))
         return page.write(folder)
 
 
@@ -185,6 +188,11 @@ def _task(run: Run) -> Task:
     return run.task
 
 
+def _guide(run: Run, values: learning.Trained) -> learning.Trained:
+    """The values that the policy learned from: the refitted ones where there are any."""
+    return learning.refit(run, values, "trusted") if learning.refits(run.config) else values
+
+
 def _policy(run: Run, values: learning.Trained) -> learning.Trained:
     return learning.policy(run, values, "trusted" if run.config.augment.enabled else None)
 
@@ -200,8 +208,8 @@ def load(folder: str | Path, seed: int | None = None) -> Controller:
     if seed not in run.seeds:
         raise InputError(f"{folder}: has no seed {seed}; there are {', '.join(map(str, run.seeds))}")
     row = slice(run.seeds.index(seed), run.seeds.index(seed) + 1)
-    values = learning.value(run)
-    return judging.controller(run, values, _policy(run, values).state, row)
+    guide = _guide(run, learning.value(run))
+    return judging.controller(run, guide, _policy(run, guide).state, row)
 
 
 def _manifest(job: Job, episodes: Episodes, spec: Spec) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""Values refitted on the enriched data: policy iteration in imagination (a lever beyond the paper).
+
+The same updates as ``value.learn``, going on from its finished state, on batches of which a share
+are imagined steps. The imagined steps show Q and V what follows better actions than the logged ones.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from ipd.config import ValueConfig
+from ipd.nn.mlp import PRNG
+from ipd.types import Steps
+from ipd.value.learn import State
+
+
+class Data(NamedTuple):
+    """Logged steps, shared by the seeds, and each seed's own imagined steps, padded to one number."""
+
+    logged: Steps
+    imagined: Steps
+    total: Int[Array, ""]
+    """Imagined steps that are real, the first ones; the rest is padding and never drawn."""
+
+
+DATA_AXES = Data(None, 0, 0)  # type: ignore[arg-type]
+"""Which leaves carry a seed axis, for vmap."""
+
+
+def restart(config: ValueConfig, state: State) -> State:
+    """``state`` with a fresh policy optimiser, so that its cosine schedule begins again."""
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    return state._replace(policy_optimiser=optax.adam(schedule).init(state.policy))
+
+
+def draw(share: float, config: ValueConfig, data: Data, key: PRNG) -> Steps:
+    """A batch of logged and, to that ``share``, imagined steps, each uniformly with replacement."""
+    keys = jax.random.split(key)
+    dreams = round(share * config.batch_size)
+    rows = jax.random.randint(keys[0], (config.batch_size - dreams,), 0, data.logged.rewards.shape[0])
+    dreamed = jax.random.randint(keys[1], (dreams,), 0, data.total)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[rows], b[dreamed]]), data.logged, data.imagined)
