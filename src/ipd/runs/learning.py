@@ -190,7 +190,9 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
     """The values, going on from `values` with imagined steps among the logged ones."""
     share = run.config.refit.share
     config = dataclasses.replace(run.config.value, steps=run.config.refit.steps)
-    fingerprint = run.fingerprint("refit", (config, share), (values.fingerprint, augment))
+    fingerprint = run.fingerprint(
+        "refit", dataclasses.asdict(config) | {"share": share}, (values.fingerprint, augment)
+    )
 
     def init(keys: jax.Array) -> value_learner.State:
         del keys
