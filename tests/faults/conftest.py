@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -14,9 +15,10 @@ import jax
 import pytest
 
 from ipd.cli import main
+from ipd.data.sources import load
 
 OPTIONS = ["--env", "Hopper-v4", "--preset", "tiny", "--seeds", "2", "--checkpoint-seconds", "0"]
-OPTIONS += ["--value.steps", "300", "--world.steps", "300", "--policy.steps", "300"]
+OPTIONS += [word for stage in ("value", "world", "refit", "policy") for word in (f"--{stage}.steps", "300")]
 CACHE = Path(__file__).resolve().parents[2] / ".pytest_cache" / "xdg"
 
 
@@ -30,20 +32,6 @@ def cache_of_tests() -> Iterator[None]:
     jax.config.update("jax_compilation_cache_dir", before[1])
 
 
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 40 episodes of the bundled Hopper data."""
-    from ipd.data.sources import load
-
-    whole = load("bundled:hopper-medium-replay")
-    episodes = whole.select(range(0, whole.num_episodes, max(whole.num_episodes // 40, 1)))
-    path = tmp_path_factory.mktemp("data") / "small.hdf5"
-    keys = ("observations", "actions", "rewards", "next_observations")
-    ends = {"terminals": episodes.terminated, "timeouts": episodes.truncated}
-    write(path, {key: getattr(episodes, key) for key in keys} | ends)
-    return path
-
-
 def write(path: Path, arrays: dict[str, Any]) -> None:
     """D4RL keys."""
     with h5py.File(path, "w") as file:
@@ -52,13 +40,39 @@ def write(path: Path, arrays: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, small: Path) -> Path:
-    """The undisturbed run; made once for all workers of one test session."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of one test session have in common."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = shared / "finished-run"
-    with (shared / "finished-run.lock").open("w") as lock:
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextlib.contextmanager
+def alone(shared: Path) -> Iterator[None]:
+    """One worker at a time."""
+    with (shared / "fixtures.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def small(shared: Path) -> Path:
+    """Some 40 episodes of the bundled Hopper data; one file, because a run keeps its name."""
+    path = shared / "small.hdf5"
+    with alone(shared):
+        if not path.exists():
+            whole = load("bundled:hopper-medium-replay")
+            episodes = whole.select(range(0, whole.num_episodes, max(whole.num_episodes // 40, 1)))
+            keys = ("observations", "actions", "rewards", "next_observations")
+            ends = {"terminals": episodes.terminated, "timeouts": episodes.truncated}
+            write(path, {key: getattr(episodes, key) for key in keys} | ends)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(shared: Path, small: Path) -> Path:
+    """The undisturbed run; made once for all workers."""
+    folder = shared / "finished-run"
+    with alone(shared):
         if not (folder / "report.html").exists():
             shutil.rmtree(folder, ignore_errors=True)
             os.environ["XDG_CACHE_HOME"] = str(CACHE)

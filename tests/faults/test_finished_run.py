@@ -32,7 +32,7 @@ def test_metrics_are_whole_and_explained(finished: Path) -> None:
     assert names <= GLOSSARY.keys(), names - GLOSSARY.keys()
     places = [(record["stage"], record["seed"], record["step"]) for record in records]
     assert len(set(places)) == len(places)
-    for stage in ("value", "world", "cloning", "policy"):
+    for stage in ("value", "world", "cloning", "refit", "policy"):
         steps = sorted(step for name, seed, step in places if (name, seed) == (stage, 0))
         assert np.all(np.diff(steps) == 10) and steps[0] == 10, stage
     assert not any("time" in name or "second" in name for name in names)
@@ -40,8 +40,8 @@ def test_metrics_are_whole_and_explained(finished: Path) -> None:
 
 def test_evaluations_are_whole(finished: Path) -> None:
     rows = read_rows(finished / "evaluations.csv")
-    assert len({row[:4] for row in rows}) == len(rows) == 2 * (3 * 2 + 1)
-    assert {row.policy for row in rows} == {"ipd", "quasi_optimal", "cloning"}
+    assert len({row[:4] for row in rows}) == len(rows) == 2 * (4 * 2 + 1)
+    assert {row.policy for row in rows} == {"ipd", "quasi_optimal", "quasi_optimal_refitted", "cloning"}
     assert {row.step for row in rows if row.policy == "ipd"} == {150, 300}
 
 
@@ -80,7 +80,7 @@ def test_report_and_evaluate_again(copy: Path, capsys: pytest.CaptureFixture[str
     assert main(["evaluate", str(copy)]) == 0
     assert (copy / "evaluations.csv").read_bytes() == before
     assert main(["evaluate", str(copy), "--episodes", "1"]) == 0
-    assert len(read_rows(copy / "evaluations.csv")) == 2 * (3 * 1 + 1)
+    assert len(read_rows(copy / "evaluations.csv")) == 2 * (4 * 1 + 1)
     (copy / "report.html").unlink()
     assert main(["report", str(copy)]) == 0
     assert (copy / "report.html").exists() and "Behaviour cloning" in capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_an_ablation_of_the_policy_costs_a_policy(
     given = ["train", "--data", str(small), "--out", str(out), *OPTIONS, "--policy.q-weight", "0"]
     assert main([*given, "--reuse", str(finished)]) == 0
     said = capsys.readouterr().err
-    for stage in ("value", "world", "cloning", "augment"):
+    for stage in ("value", "world", "cloning", "augment", "refit"):
         assert f"{stage}: taken from" in said
     assert "policy: 300 updates" in said
     assert (out / "augmented.hdf5").read_bytes() == (finished / "augmented.hdf5").read_bytes()

@@ -22,6 +22,7 @@ MOMENTS = {
     "value": "stages/value/step-*.json",
     "world": "stages/world/step-*.json",
     "augment": "augmented.hdf5.partial",
+    "refit": "stages/refit/step-*.json",
     "policy": "stages/policy/step-*.json",
     "evaluate": "evaluations.csv",
     "audit": "stages/audit",
@@ -37,7 +38,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 def start(small: Path, out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ipd", "train", "--data", str(small), "--out", str(out), *OPTIONS]
     environment = os.environ | {"XDG_CACHE_HOME": str(CACHE), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    with out.with_suffix(".stderr").open("wb") as said:
+        return subprocess.Popen(command, env=environment, stderr=said, stdout=subprocess.DEVNULL)
 
 
 def kill_in(stage: str, small: Path, out: Path, delay: float) -> bool:
@@ -46,23 +48,24 @@ def kill_in(stage: str, small: Path, out: Path, delay: float) -> bool:
     deadline = time.monotonic() + 120
     try:
         while not list(out.glob(MOMENTS[stage])):
-            assert child.poll() is None, child.communicate()[1].decode()
+            assert child.poll() is None, out.with_suffix(".stderr").read_text()
             assert time.monotonic() < deadline, f"{stage} never began"
             time.sleep(0.005)
         time.sleep(delay)
     finally:
         child.send_signal(signal.SIGKILL)
-        child.communicate()
+        child.wait()
     return not (out / "stages" / stage / "done.json").exists()
 
 
 def test_killed_in_every_stage_ends_as_if_never_killed(
-    finished: Path, small: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    small: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     draw = random.Random()
-    out = tmp_path / finished.name
+    out = tmp_path / "finished-run"
     within = {stage: kill_in(stage, small, out, draw.uniform(0, 0.2)) for stage in MOMENTS}
     assert main(["train", "--data", str(small), "--out", str(out), *OPTIONS]) == 0
+    finished: Path = request.getfixturevalue("finished")  # only now: another worker may be making it
     before, after = contents(finished), contents(out)
     assert after.keys() == before.keys()
     assert [name for name in before if before[name] != after[name]] == []
@@ -74,11 +77,11 @@ def test_second_process_is_refused(small: Path, tmp_path: Path, capsys: pytest.C
     child = start(small, out)
     try:
         while not (out / "config.yaml").exists():
-            assert child.poll() is None
+            assert child.poll() is None, out.with_suffix(".stderr").read_text()
             time.sleep(0.01)
         assert main(["train", "--data", str(small), "--out", str(out), *OPTIONS]) == 2
     finally:
         child.kill()
-        child.communicate()
+        child.wait()
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert str(out) in last and "another process" in last
