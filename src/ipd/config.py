@@ -123,6 +123,8 @@ class PolicyConfig:
     clip_norm: float = 5.0
     prompt: Literal["value", "hindsight", "max"] = "value"
     """What stands in for the return-to-go in training; the value always does in use."""
+    time: Literal["episode", "window"] = "episode"
+    """Learned embedding of the step within the episode (the paper) or of the place in the window."""
     q_weight: float = 1.0
     """alpha of Eq. 26, on Q divided by its mean size."""
     advantage_weight: float = 0.0

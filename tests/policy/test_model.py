@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 
 import jax
@@ -81,3 +82,18 @@ def test_a_short_context_is_a_long_one_with_padding() -> None:
     whole = policy(*inputs.values(), jnp.arange(CONTEXT), jnp.arange(CONTEXT) >= 4)
     short = policy(*(leaf[4:] for leaf in inputs.values()), jnp.arange(4, CONTEXT), jnp.ones(3, bool))
     np.testing.assert_allclose(whole[4:], short, rtol=1e-4, atol=1e-5)
+
+
+def test_place_in_the_window_knows_no_step_of_the_episode() -> None:
+    """With `time="window"` the same window late in an episode gives the same actions."""
+    config = PolicyConfig(layers=1, heads=3, width=12, context_len=4, time="window")
+    spec = Spec(observation_size=5, action_size=2, max_episode_steps=50)
+    policy = SequencePolicy(config, spec, jax.random.key(0))
+    prompts, observations, actions = jnp.arange(4.0), jnp.ones((4, 5)), jnp.ones((4, 2))
+    early, late = jnp.arange(4), jnp.arange(40, 44)
+    run = jax.jit(lambda steps: policy(prompts, observations, actions, steps, steps >= 0))
+    assert policy.embed_timestep.shape == (4, 12)
+    np.testing.assert_array_equal(run(early), run(late))
+    with_step = SequencePolicy(dataclasses.replace(config, time="episode"), spec, jax.random.key(0))
+    other = jax.jit(lambda steps: with_step(prompts, observations, actions, steps, steps >= 0))
+    assert np.abs(other(early) - other(late)).max() > 1e-6

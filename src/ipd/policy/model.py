@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -26,13 +28,16 @@ class SequencePolicy(eqx.Module):
     embed_timestep: Float[Array, "timesteps width"]
     transformer: Transformer
     head: eqx.nn.Linear
+    time: Literal["episode", "window"] = eqx.field(static=True)
 
     def __init__(self, config: PolicyConfig, spec: Spec, key: PRNG):
         keys = jax.random.split(key, 6)
         self.embed_prompt = eqx.nn.Linear(1, config.width, key=keys[0])
         self.embed_observation = eqx.nn.Linear(spec.observation_size, config.width, key=keys[1])
         self.embed_action = eqx.nn.Linear(spec.action_size, config.width, key=keys[2])
-        self.embed_timestep = 0.02 * jax.random.normal(keys[3], (spec.max_episode_steps, config.width))
+        steps = spec.max_episode_steps if config.time == "episode" else config.context_len
+        self.embed_timestep = 0.02 * jax.random.normal(keys[3], (steps, config.width))
+        self.time = config.time
         self.transformer = Transformer(config.width, config.layers, config.heads, keys[4])
         self.head = eqx.nn.Linear(config.width, spec.action_size, key=keys[5])
 
@@ -47,7 +52,8 @@ class SequencePolicy(eqx.Module):
         key: PRNG | None = None,
     ) -> Float[Array, "context act"]:
         """Deterministic actions in [-1, 1]; rows that are not ``present`` carry no meaning."""
-        time = self.embed_timestep[timesteps]
+        # steps that few logged episodes reach have embeddings that nothing ever trained
+        time = self.embed_timestep[timesteps] if self.time == "episode" else self.embed_timestep
         tokens = jnp.stack(
             [
                 jax.vmap(self.embed_prompt)(prompts[:, None]) + time,

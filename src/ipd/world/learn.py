@@ -6,6 +6,7 @@ the log-variance. ``literal``: Eq. 14 as printed, which trains only the mean of 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -172,20 +173,23 @@ def validate(config: WorldConfig, state: State, data: Data) -> tuple[State, Metr
         return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
     state = state._replace(
-        best=_best_with(state.best, state.ensemble, keep),
+        best=_best_with(state.best, state.ensemble, keep, open_.any()),
         best_error=jnp.where(better, error, state.best_error),
         looks_since_best=jnp.where(better, 0, state.looks_since_best + open_),
     )
     return state, {"held_out_error": error.mean(), "best_error": state.best_error.mean()}
 
 
-def _best_with(best: Ensemble, newest: Ensemble, keep: Any) -> Ensemble:
-    """``best`` with the members that ``keep`` selects; the termination head is always the newest."""
+def _best_with(best: Ensemble, newest: Ensemble, keep: Any, is_open: Bool[Array, ""]) -> Ensemble:
+    """``best`` with the members that ``keep`` selects, and the newest termination head while one is open.
+
+    A seed that is done must not change any more while others of its batch still train.
+    """
     dynamics = jax.tree.map(keep, newest.dynamics, best.dynamics)
     reward = jax.tree.map(keep, newest.reward, best.reward)
     return eqx.tree_at(
         lambda e: (e.dynamics, e.reward, e.termination),
         best,
-        (dynamics, reward, newest.termination),
+        (dynamics, reward, jax.tree.map(partial(jnp.where, is_open), newest.termination, best.termination)),
         is_leaf=lambda x: x is None,
     )
