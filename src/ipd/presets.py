@@ -21,8 +21,15 @@ PRESETS: dict[str, Overrides] = {
     "default": {
         "value.steps": 200_000,
         "world.steps": 60_000,
-        "augment.augment_ratio": 2.0,
+        "world.variance_decay_steps": 1e4,
+        "world.uncertainty": "disagreement",
+        "refit.steps": 75_000,
         "policy.steps": 50_000,
+        "policy.context_len": 2,
+        "policy.advantage_weight": 3.0,
+        "policy.average": 0.999,
+        "policy.time": "window",
+        "policy.q_weight": 0.0,
         "cloning.steps": 50_000,
     },
     "cpu": {
@@ -37,35 +44,39 @@ PRESETS: dict[str, Overrides] = {
         "policy.layers": 2,
         "policy.heads": 2,
         "policy.width": 64,
-        "policy.context_len": 5,
-        "policy.batch_size": 64,
+        "policy.context_len": 2,
+        "policy.batch_size": 128,
         "policy.advantage_weight": 3.0,
-        "policy.average": 0.998,
+        "policy.average": 0.999,
         "policy.time": "window",
+        "policy.q_weight": 0.0,
         "policy.snapshots": 3,
         "cloning.steps": 12_000,
     },
     "demo": {
-        "value.steps": 20_000,
-        "world.steps": 5_000,
+        "value.steps": 15_000,
+        "world.steps": 4_000,
         "world.hidden": (128, 128, 128),
         "world.learning_rate": 1e-3,
         "world.variance_decay_steps": 1_000.0,
         "world.validate_every": 500,
+        "world.uncertainty": "disagreement",
         "augment.augment_ratio": 0.5,
-        "policy.steps": 5_000,
+        "refit.steps": 8_000,
+        "policy.steps": 4_000,
         "policy.layers": 2,
         "policy.heads": 2,
         "policy.width": 64,
-        "policy.context_len": 5,
-        "policy.batch_size": 64,
-        "policy.learning_rate": 1e-3,
+        "policy.context_len": 2,
+        "policy.batch_size": 128,
         "policy.advantage_weight": 3.0,
         "policy.average": 0.998,
         "policy.time": "window",
-        "policy.snapshots": 3,
-        "cloning.steps": 5_000,
+        "policy.q_weight": 0.0,
+        "policy.snapshots": 2,
+        "cloning.steps": 3_000,
         "evaluate.episodes": 5,
+        "evaluate.final_episodes": 10,
     },
     "tiny": {
         "value.steps": 60,
@@ -100,6 +111,7 @@ PRESETS: dict[str, Overrides] = {
 ABLATIONS: dict[str, Overrides] = {
     "no-augmentation": {"augment.enabled": False, "policy.mix": 0.0},
     "no-q-term": {"policy.q_weight": 0.0},
+    "q-term": {"policy.q_weight": 1.0},
     "no-refit": {"refit.steps": 0},
     "logged-refit": {"refit.share": 0.0},
     "greedy": {"augment.num_plans": 1, "augment.plan_noise": 0.0},
@@ -136,7 +148,8 @@ def with_task(name: str, task: str | None, source: str = "") -> Config:
     for ablation in ablations:
         if ablation not in ABLATIONS:
             raise KeyError(f"unknown ablation '{ablation}'; there are: {', '.join(ABLATIONS)}")
-    config = for_task(override(Config(), PRESETS[base]), task, source)
+    # a preset measured on data of its own has the last word on the weights found by others
+    config = override(for_task(Config(), task, source), PRESETS[base])
     for ablation in ablations:
         config = override(config, ABLATIONS[ablation])
     return dataclasses.replace(config, preset=name)
