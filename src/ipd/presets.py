@@ -54,7 +54,7 @@ PRESETS: dict[str, Overrides] = {
         "cloning.steps": 12_000,
     },
     "demo": {
-        "value.steps": 15_000,
+        "value.steps": 28_000,
         "world.steps": 4_000,
         "world.hidden": (128, 128, 128),
         "world.learning_rate": 1e-3,
@@ -62,7 +62,7 @@ PRESETS: dict[str, Overrides] = {
         "world.validate_every": 500,
         "world.uncertainty": "disagreement",
         "augment.augment_ratio": 0.5,
-        "refit.steps": 8_000,
+        "refit.steps": 12_000,
         "policy.steps": 4_000,
         "policy.layers": 2,
         "policy.heads": 2,
