@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from ipd.data.episodes import IntArray
-from ipd.types import Steps, Window
 
 
 def window_rows(
@@ -20,29 +19,6 @@ def window_rows(
     """
     rows = index[:, None] + jnp.arange(1 - context, 1)[None, :]
     return jnp.maximum(rows, start[:, None]), rows >= start[:, None]
-
-
-def gather_window(
-    steps: Steps,
-    prompts: Float[Array, " steps"],
-    index: Int[Array, " batch"],
-    start: Int[Array, " batch"],
-    context: int,
-) -> Window:
-    """The contexts that end at rows ``index`` of episodes that begin at rows ``start``.
-
-    ``prompts`` has one number for each step. Padding is 0 and weighs 0 in ``target``; every present
-    position weighs 1.
-    """
-    rows, present = window_rows(index, start, context)
-    return Window(
-        observations=jnp.where(present[..., None], steps.observations[rows], 0),
-        actions=jnp.where(present[..., None], steps.actions[rows], 0),
-        prompts=jnp.where(present, prompts[rows], 0),
-        timesteps=rows - start[:, None],
-        present=present,
-        target=present.astype(jnp.float32),
-    )
 
 
 def candidate_steps(starts: IntArray, history_steps: int, imagine_steps: int) -> IntArray:

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ipd.config import PolicyConfig
+from ipd.data.windows import window_rows
 from ipd.maths.losses import policy_loss
 from ipd.nn.mlp import PRNG
 from ipd.policy.enriched import Data
@@ -48,9 +49,7 @@ def num_imagined(config: PolicyConfig) -> int:
 def logged_windows(config: PolicyConfig, data: Data, rows: Int[Array, "batch"]) -> Window:
     """Windows of logged steps that end at ``rows``; none crosses the start of its episode."""
     logged = data.logged
-    at = rows[:, None] + jnp.arange(1 - config.context_len, 1)[None, :]
-    present = at >= logged.episode_start[rows][:, None]
-    at = jnp.maximum(at, 0)
+    at, present = window_rows(rows, logged.episode_start[rows], config.context_len)
     target = jnp.where(present, logged.weights[at], 0.0)
     return Window(
         logged.observations[at], logged.actions[at], logged.prompts[at], logged.timesteps[at], present, target

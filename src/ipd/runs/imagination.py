@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipd.config import AugmentConfig, Config
+from ipd.data.windows import candidate_steps
 from ipd.planning.augment import imagine
 from ipd.planning.candidates import choose, imagined_return, real_return
 from ipd.runs import files
@@ -48,11 +49,8 @@ class Candidates(NamedTuple):
 
 def candidate_rows(run: Run) -> NDArray[np.int64]:
     """Rows with `history_steps` before them and `imagine_steps` from them on in their episode."""
-    episodes, config = run.episodes, run.config.augment
-    before = episodes.timesteps
-    left = episodes.lengths[episodes.episode_index] - before
-    enough = before >= config.history_steps
-    return np.flatnonzero(enough & (left >= config.imagine_steps))
+    config = run.config.augment
+    return candidate_steps(run.episodes.starts, config.history_steps, config.imagine_steps)
 
 
 @eqx.filter_jit
