@@ -29,7 +29,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.advantage_weight": 3.0,
         "policy.average": 0.999,
         "policy.time": "window",
-        "policy.q_weight": 0.0,
+        "policy.q_weight": 1.0,
         "cloning.steps": 50_000,
     },
     "cpu": {
@@ -49,7 +49,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.advantage_weight": 3.0,
         "policy.average": 0.999,
         "policy.time": "window",
-        "policy.q_weight": 0.0,
+        "policy.q_weight": 1.0,
         "policy.snapshots": 3,
         "cloning.steps": 12_000,
     },
@@ -111,7 +111,6 @@ PRESETS: dict[str, Overrides] = {
 ABLATIONS: dict[str, Overrides] = {
     "no-augmentation": {"augment.enabled": False, "policy.mix": 0.0},
     "no-q-term": {"policy.q_weight": 0.0},
-    "q-term": {"policy.q_weight": 1.0},
     "no-refit": {"refit.steps": 0},
     "logged-refit": {"refit.share": 0.0},
     "greedy": {"augment.num_plans": 1, "augment.plan_noise": 0.0},
