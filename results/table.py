@@ -1,4 +1,4 @@
-"""Print one markdown row a run from the committed evaluations: `python results/table.py results/hopper-medium-replay/*`."""
+"""Markdown rows of committed evaluations: `python results/table.py results/hopper-medium-replay/*`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def rows(folder: Path) -> list[str]:
         score = np.mean([float(row["normalized"]) for row in mine])
         mean, low, high = mean_interval(returns)
         each = ", ".join(f"{value:.0f}" for value in returns.mean(axis=1))
-        lines.append(f"| {folder.name} | {policy} | {mean:.0f} [{low:.0f}, {high:.0f}] | {score:.1f} | {each} |")
+        lines.append(
+            f"| {folder.name} | {policy} | {mean:.0f} [{low:.0f}, {high:.0f}] | {score:.1f} | {each} |"
+        )
     return lines
 
 
