@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from ipd.nn.mlp import MLP, PRNG
 
 LOG_STD_BOUNDS = (-5.0, 2.0)
+SQUASHED_LOG_STD_BOUNDS = (-20.0, 2.0)
 
 
 class Critics(eqx.Module):
@@ -66,3 +67,38 @@ class GaussianPolicy(eqx.Module):
     def sample(self, observation: Float[Array, "obs"], noise: Float[Array, "act"]) -> Float[Array, "act"]:
         """Mean plus ``noise`` standard deviations, kept in [-1, 1]; zero noise is the mean."""
         return jnp.clip(self.mean(observation) + jnp.exp(self.bounded_log_std()) * noise, -1.0, 1.0)
+
+
+class SquashedGaussianPolicy(eqx.Module):
+    """a = tanh(u) with u Gaussian; its mean and standard deviation both depend on the state (SAC)."""
+
+    net: MLP
+
+    def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], key: PRNG):
+        self.net = MLP(observation_size, hidden, 2 * action_size, key)
+
+    def mode(self, observation: Float[Array, "obs"]) -> Float[Array, "act"]:
+        """tanh of the mean of u: the deterministic action, in [-1, 1]."""
+        return jnp.tanh(jnp.split(self.net(observation), 2)[0])
+
+    def sample(
+        self, observation: Float[Array, "obs"], noise: Float[Array, "*samples act"]
+    ) -> tuple[Float[Array, "*samples act"], Float[Array, "*samples"]]:
+        """An action for each vector of standard normal ``noise``, and its log-density over actions."""
+        mean, log_std = jnp.split(self.net(observation), 2)
+        log_std = jnp.clip(log_std, *SQUASHED_LOG_STD_BOUNDS)
+        mean, log_std = jnp.broadcast_to(mean, noise.shape), jnp.broadcast_to(log_std, noise.shape)
+        u = mean + jnp.exp(log_std) * noise
+        return jnp.tanh(u), squashed_log_prob(u, noise, log_std)
+
+
+def squashed_log_prob(
+    u: Float[Array, "*samples act"], noise: Float[Array, "*samples act"], log_std: Float[Array, "*samples act"]
+) -> Float[Array, "*samples"]:
+    """log-density of tanh(u), log N(u) - sum log(1 - tanh(u)^2), where u = mean + std noise.
+
+    Haarnoja et al. 2018 (arXiv:1812.05905), appendix C. log(1 - tanh(u)^2) is written as
+    2 (log 2 - u - softplus(-2 u)), which stays finite where tanh(u) rounds to 1.
+    """
+    gaussian = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2.0 * jnp.pi)
+    return jnp.sum(gaussian - 2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u)), axis=-1)
