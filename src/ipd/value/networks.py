@@ -93,8 +93,8 @@ class SquashedGaussianPolicy(eqx.Module):
 
 
 def squashed_log_prob(
-    u: Float[Array, "*samples act"], noise: Float[Array, "*samples act"], log_std: Float[Array, "*samples act"]
-) -> Float[Array, "*samples"]:
+    u: Float[Array, "*n act"], noise: Float[Array, "*n act"], log_std: Float[Array, "*n act"]
+) -> Float[Array, "*n"]:
     """log-density of tanh(u), log N(u) - sum log(1 - tanh(u)^2), where u = mean + std noise.
 
     Haarnoja et al. 2018 (arXiv:1812.05905), appendix C. log(1 - tanh(u)^2) is written as
