@@ -17,6 +17,7 @@ COMMANDS = {
     "audit": "replay imagined plans in the simulator and compare",
     "report": "write a run's page again and print its table",
     "data": "check or describe a dataset",
+    "collect": "make a dataset in a task with soft actor-critic",
     "doctor": "what is installed, what is missing, whether a task steps",
 }
 
