@@ -175,15 +175,17 @@ class State(NamedTuple):
     step: Int[Array, ""]
 
 
+def learning_rate(config: SequenceConfig) -> optax.Schedule:
+    """Rate by the number of earlier updates: linear up to ``learning_rate``, then constant."""
+    # the first update counts 1, as in Decision Transformer's code: a rate of 0 would waste it
+    return lambda count: config.learning_rate * jnp.minimum((count + 1) / max(config.warmup_steps, 1), 1.0)
+
+
 def optimiser(config: SequenceConfig) -> optax.GradientTransformation:
-    """AdamW behind a clip of the gradient's norm; the rate rises linearly to ``learning_rate``."""
-
-    def rate(count: Array) -> Array:
-        # the first update counts 1, as in Decision Transformer's code: a rate of 0 would waste it
-        return config.learning_rate * jnp.minimum((count + 1) / max(config.warmup_steps, 1), 1.0)
-
+    """AdamW behind a clip of the gradient's norm."""
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm), optax.adamw(rate, weight_decay=config.weight_decay)
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(learning_rate(config), weight_decay=config.weight_decay),
     )
 
 

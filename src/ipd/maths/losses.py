@@ -26,6 +26,11 @@ def huber_expectile(error: Scalar, expectile: float, huber_delta: Scalar | float
     return weight * huber(error, huber_delta)
 
 
+def expectile_loss(error: Each, expectile: float) -> Each:
+    """\\|tau - 1(error < 0)\\| error^2, asymmetric least squares on ``error = target - estimate``."""
+    return jnp.where(error < 0, 1.0 - expectile, expectile) * error**2
+
+
 def td_target(reward: Each, terminated: Each, next_value: Each, discount: float) -> Each:
     """r + gamma (1 - terminated) V(s'), the target of Eq. 4 with the mask it lacks."""
     return reward + discount * (1.0 - terminated) * next_value
