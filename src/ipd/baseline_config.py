@@ -165,8 +165,11 @@ class QTConfig(SequenceConfig):
     target_average: float = 0.995
     """Decay of the running average of the policy that gives the next action of the critic's target."""
     target_average_every: int = 5
+    target_average_start: int = 1_000
+    """Updates before which the running average is the policy itself."""
     candidates: int = 50
-    """Returns asked for at once in use; one of their actions is drawn in proportion to exp Q."""
+    """Contexts that compete in use by exp Q, at least 2: half of them ask for `target`, the others for
+    half of it, one of these for what Q promises."""
     target: float = 0.0
     """Largest return asked for, logged units; half of it is asked for too. 0: the best logged one."""
 
