@@ -115,15 +115,19 @@ class EDTConfig(SequenceConfig):
     heads: int = 4
     width: int = 512
     num_bins: int = 60
-    """Bins of the return between the lowest and the highest logged one."""
+    """Bins of the return between the lowest and the highest logged one, at least 2."""
     expectile: float = 0.99
+    """tau of the estimated return, by which histories are compared."""
     observation_weight: float = 1.0
+    """Weight of the error of the next observation."""
     expectile_weight: float = 0.5
+    """Weight of the estimated return's loss."""
     cross_entropy_weight: float = 0.001
+    """Weight of the cross-entropy of the return's bin."""
     expert_weight: float = 15.0
-    """Inverse temperature by which high returns are preferred when the target return is drawn."""
+    """What the highest bin gains over the lowest, in logits, when the return to ask for is drawn."""
     top_share: float = 0.15
-    """Share of the likeliest bins from which the target return is drawn."""
+    """Share of the bins, the likeliest after that gain, from which it is drawn."""
     search_stride: int = 2
     """Distance in steps between the history lengths that are tried."""
 
@@ -140,6 +144,7 @@ class ReinformerConfig(SequenceConfig):
     width: int = 256
     context_len: int = 5
     expectile: float = 0.99
+    """tau of the predicted return."""
     entropy_weight: float = 0.1
     """First value of the learned weight of the policy's entropy."""
 
