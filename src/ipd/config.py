@@ -10,6 +10,21 @@ import hashlib
 import json
 from typing import Any, Literal
 
+from ipd.baseline_config import (
+    CQLConfig,
+    DDConfig,
+    DTConfig,
+    EDTConfig,
+    MOBILEConfig,
+    QDTConfig,
+    QTConfig,
+    ReBRACConfig,
+    ReinformerConfig,
+)
+
+Algo = Literal[
+    "ipd", "bc", "iql", "cql", "rebrac", "mobile", "dt", "qdt", "edt", "reinformer", "qt", "dd"
+]
 
 @dataclasses.dataclass(frozen=True)
 class ValueConfig:
@@ -137,8 +152,6 @@ class PolicyConfig:
     """Probability that a training window loses a random part of its oldest context."""
     average: float = 0.0
     """Decay of the running average of the weights that acts; 0 acts with the newest weights."""
-    snapshots: int = 5
-    """Equally spaced moments of training whose policies are kept and evaluated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,21 +172,36 @@ class EvaluateConfig:
     """Episodes of every snapshot but the last."""
     final_episodes: int = 20
     """Episodes of the finished policies."""
+    snapshots: int = 5
+    """Equally spaced moments of the judged policy's training at which it is kept and evaluated."""
+    prompts: tuple[float, ...] = ()
+    """Also evaluate `ipd@P` for each P: a target return in place of V, as a share of the best logged."""
     rerank: int = 0
     """Also evaluate `ipd_reranked`: this many candidates around each action, the best by Q is taken."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run: every stage of the method."""
+    """One run: the algorithm, and every stage that it may have."""
 
     preset: str = "paper"
+    algo: Algo = "ipd"
+    """What learns: the method, or one of the baselines."""
     value: ValueConfig = ValueConfig()
     world: WorldConfig = WorldConfig()
     augment: AugmentConfig = AugmentConfig()
     refit: RefitConfig = RefitConfig()
     policy: PolicyConfig = PolicyConfig()
     cloning: CloningConfig = CloningConfig()
+    cql: CQLConfig = CQLConfig()
+    rebrac: ReBRACConfig = ReBRACConfig()
+    mobile: MOBILEConfig = MOBILEConfig()
+    dt: DTConfig = DTConfig()
+    qdt: QDTConfig = QDTConfig()
+    edt: EDTConfig = EDTConfig()
+    reinformer: ReinformerConfig = ReinformerConfig()
+    qt: QTConfig = QTConfig()
+    dd: DDConfig = DDConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
 

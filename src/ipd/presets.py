@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ipd.config import Config
+from ipd import baseline_presets
+from ipd.config import Algo, Config
 
 Overrides = Mapping[str, Any]
 """Dotted field -> value."""
@@ -50,7 +51,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.average": 0.999,
         "policy.time": "window",
         "policy.q_weight": 1.0,
-        "policy.snapshots": 3,
+        "evaluate.snapshots": 3,
         "cloning.steps": 12_000,
     },
     "demo": {
@@ -73,7 +74,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.average": 0.998,
         "policy.time": "window",
         "policy.q_weight": 0.0,
-        "policy.snapshots": 2,
+        "evaluate.snapshots": 2,
         "cloning.steps": 3_000,
         "evaluate.episodes": 5,
         "evaluate.final_episodes": 10,
@@ -99,7 +100,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.heads": 2,
         "policy.width": 16,
         "policy.context_len": 5,
-        "policy.snapshots": 2,
+        "evaluate.snapshots": 2,
         "cloning.steps": 60,
         "cloning.batch_size": 16,
         "cloning.hidden": (16, 16),
@@ -107,6 +108,12 @@ PRESETS: dict[str, Overrides] = {
         "evaluate.final_episodes": 2,
     },
 }
+
+ALGOS: dict[str, Overrides] = {
+    # the published method: no Huber loss, no dropout
+    "iql": {"value.huber_quantile": 1.0, "value.dropout": 0.0},
+}
+"""Settings by which a baseline differs from the method's own stage of that kind."""
 
 ABLATIONS: dict[str, Overrides] = {
     "no-augmentation": {"augment.enabled": False, "policy.mix": 0.0},
@@ -139,8 +146,8 @@ def preset(name: str) -> Config:
     return with_task(name, None)
 
 
-def with_task(name: str, task: str | None, source: str = "") -> Config:
-    """`preset(name)` with the adjustments of a task; an ablation has the last word."""
+def with_task(name: str, task: str | None, source: str = "", algo: Algo = "ipd") -> Config:
+    """`preset(name)` with the adjustments of a task and an algorithm; an ablation has the last word."""
     base, *ablations = name.split("+")
     if base not in PRESETS:
         raise KeyError(f"unknown preset '{base}'; there are: {', '.join(PRESETS)}")
@@ -149,9 +156,11 @@ def with_task(name: str, task: str | None, source: str = "") -> Config:
             raise KeyError(f"unknown ablation '{ablation}'; there are: {', '.join(ABLATIONS)}")
     # a preset measured on data of its own has the last word on the weights found by others
     config = override(for_task(Config(), task, source), PRESETS[base])
+    config = override(config, baseline_presets.PRESETS.get(base, {}))
+    config = override(config, ALGOS.get(algo, {}))
     for ablation in ablations:
         config = override(config, ABLATIONS[ablation])
-    return dataclasses.replace(config, preset=name)
+    return dataclasses.replace(config, preset=name, algo=algo)
 
 
 def for_task(config: Config, task: str | None, source: str = "") -> Config:
@@ -176,7 +185,7 @@ def override(config: Config, overrides: Overrides) -> Config:
 def problems(config: Config) -> list[str]:
     """What cannot be meant in `config`, one line each: numbers out of range, sizes that do not fit."""
     found, paper = [], Config()
-    may_be_zero = {"refit.steps", "evaluate.rerank", "evaluate.episodes", "policy.snapshots"}
+    may_be_zero = {"refit.steps", "evaluate.rerank", "evaluate.episodes", "evaluate.snapshots"}
     shares = {"world": ("held_out", "threshold_quantile"), "policy": ("mix", "shorten", "dropout", "average"),
               "value": ("expectile", "huber_quantile", "discount", "dropout", "polyak"),
               "refit": ("share",)}  # fmt: skip

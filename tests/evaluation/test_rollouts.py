@@ -21,7 +21,7 @@ class Feedback:
     def reset(self, rows: int) -> None:
         self.resets.append(rows)
 
-    def act(self, observations: NDArray[np.float32]) -> Any:
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> Any:
         self.batches.append(observations.copy())
         gain = np.repeat(np.arange(1, self.copies + 1), len(observations) // self.copies)
         return self.law(observations, gain[:, None])
@@ -82,11 +82,11 @@ def test_actions_are_cut_only_where_the_task_does_not_limit_them(hopper: Task) -
     pendulum = task("Pendulum-v1")
 
     class Loud(ZeroController):
-        def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
             return np.full((len(observations), self.task.action_size), 5.0, np.float32)
 
     class Full(Loud):
-        def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
             return np.full((len(observations), self.task.action_size), 2.0, np.float32)
 
     loud, full = (rollout(pendulum, kind(pendulum), 1, 0).returns for kind in (Loud, Full))
@@ -99,8 +99,8 @@ def test_actions_are_cut_only_where_the_task_does_not_limit_them(hopper: Task) -
 
 def test_a_bad_controller_is_stopped(hopper: Task) -> None:
     class Broken(ZeroController):
-        def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-            actions = super().act(observations)
+        def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+            actions = super().act(observations, rewards)
             actions[4, 1] = np.nan
             return actions
 
@@ -108,7 +108,7 @@ def test_a_bad_controller_is_stopped(hopper: Task) -> None:
         rollout(hopper, Broken(hopper), 3, 0, copies=2)
 
     class Flat(ZeroController):
-        def act(self, observations: NDArray[np.float32]) -> Any:
+        def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> Any:
             return np.zeros(3, np.float32)
 
     with pytest.raises(ValueError, match=r"\(3,\), not \(2, 3\)"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +13,7 @@ from plain_numpy import filled
 
 from ipd.config import PolicyConfig
 from ipd.data.episodes import Normaliser
-from ipd.policy.act import Controller, Driver, MeanController
+from ipd.policy.act import Controller, Driver, act, begin
 from ipd.policy.model import SequencePolicy
 from ipd.types import Spec
 from ipd.value.networks import Critics, GaussianPolicy, Value
@@ -39,6 +42,13 @@ def drivers() -> Driver:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), one, other)._replace(prompt_scale=SCALE)
 
 
+def controller_of(drivers: Driver, target: float = 0.0, **how: Any) -> Controller:
+    seeds = len(drivers.prompt_scale)
+    blank = begin(CONFIG.context_len, SPEC, target)
+    stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (seeds, *leaf.shape)), blank)
+    return Controller(partial(act, **how), drivers, stacked, seeds, NORMALISER)
+
+
 @jax.jit
 def from_window(
     driver: Driver, raw: jax.Array, actions: jax.Array, steps: jax.Array, prompts: jax.Array
@@ -48,7 +58,7 @@ def from_window(
 
 def test_every_action_is_that_of_the_window_so_far(drivers: Driver) -> None:
     """Two seeds with three rows each, over more steps than the context holds."""
-    controller = Controller(drivers, NORMALISER, CONFIG.context_len)
+    controller = controller_of(drivers)
     controller.reset(6)
     seen = np.random.default_rng(0).normal(size=(8, 6, 5)).astype(np.float32)
     taken = np.stack([controller.act(observations) for observations in seen])
@@ -70,7 +80,7 @@ def test_every_action_is_that_of_the_window_so_far(drivers: Driver) -> None:
 
 def test_reset_forgets_and_one_environment_gets_vectors(drivers: Driver) -> None:
     one = jax.tree.map(lambda leaf: leaf[:1], drivers)
-    controller = Controller(one, NORMALISER, CONFIG.context_len)
+    controller = controller_of(one)
     first = controller.act(np.ones(5))
     assert first.shape == (3,)
     assert not np.allclose(controller.act(np.ones(5)), first)
@@ -78,22 +88,41 @@ def test_reset_forgets_and_one_environment_gets_vectors(drivers: Driver) -> None
     np.testing.assert_array_equal(controller.act(np.ones(5)), first)
 
 
-def test_a_fixed_prompt_replaces_the_value(drivers: Driver) -> None:
-    own, fixed = (Controller(drivers, NORMALISER, 4, prompt=prompt) for prompt in (None, 50.0))
-    observations = np.ones((2, 5), np.float32)
-    assert not np.allclose(own.act(observations), fixed.act(observations))
+def test_a_fixed_target_return_replaces_the_value_and_is_used_up_by_rewards(drivers: Driver) -> None:
+    discount, target = 0.9, 5.0
+    controller = controller_of(drivers, target, discount=discount)
+    controller.reset(4)
+    random = np.random.default_rng(0)
+    seen = random.normal(size=(3, 4, 5)).astype(np.float32)
+    earned = random.normal(size=(3, 4)).astype(np.float32)  # in the task's units; the first is none
+    taken = np.stack([controller.act(*now) for now in zip(seen, earned, strict=True)])
+    left = [np.full(4, target)]
+    for reward in earned[1:]:
+        left.append((left[-1] - 0.1 * reward) / discount)
+    for row, seed in ((1, 0), (2, 1)):
+        driver = jax.tree.map(lambda leaf, seed=seed: leaf[seed], drivers)
+        normal = (seen[:, row] - NORMALISER.observation_mean) / 2.0
+        actions = (taken[:, row] - 1.0) / 2.0
+        at = np.array([0, 0, 1, 2])
+        past = np.where(np.array([[0], [1], [1], [0]]), actions[at], 0.0)
+        prompts = np.stack(left)[at, row] / float(SCALE[seed])
+        steps = np.array([-1, 0, 1, 2])
+        expected = from_window(driver, *map(jnp.asarray, (normal[at], past, steps, prompts)))
+        np.testing.assert_allclose(actions[2], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_rows_must_be_shared_evenly(drivers: Driver) -> None:
     with pytest.raises(ValueError, match="3 rows cannot be shared evenly by 2 seeds"):
-        Controller(drivers, NORMALISER, 4).reset(3)
+        controller_of(drivers).reset(3)
 
 
 def test_memoryless_policies_act_by_seed() -> None:
     both = (filled(lambda key: GaussianPolicy(5, 3, (7,), key), seed) for seed in (0, 1))
     policies = jax.tree.map(lambda *leaves: jnp.stack(leaves), *both)
     observations = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-    said = MeanController(policies, NORMALISER).act(observations)
+    controller = Controller(lambda policy, _, o, r, k: (policy.mean(o), ()), policies, (), 2, NORMALISER)
+    controller.reset(6)
+    said = controller.act(observations)
     second = jax.tree.map(lambda leaf: leaf[1], policies)
     normal = (observations[3:] - NORMALISER.observation_mean) / 2.0
     np.testing.assert_allclose(said[3:], 1.0 + 2.0 * jax.vmap(second.mean)(normal), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Plain behaviour cloning of the logged steps: the yardstick beside every other policy.
+"""Behaviour cloning (`bc`): the yardstick beside every other policy.
 
 The quasi-optimal policy's network with the squared error of its mean action, and nothing else.
 """
@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
+from ipd.baselines.material import Constants, Material, on_device
 from ipd.config import CloningConfig
 from ipd.nn.mlp import PRNG
 from ipd.types import Metrics, Spec, Steps
 from ipd.value.networks import GaussianPolicy
+
+DATA_AXES = None
 
 
 class State(NamedTuple):
@@ -24,6 +27,11 @@ class State(NamedTuple):
     policy: GaussianPolicy
     optimiser: Any
     step: Int[Array, ""]
+
+
+def prepare(config: CloningConfig, material: Material) -> tuple[Steps, Constants]:
+    """All logged steps."""
+    return on_device(material.steps), {}
 
 
 def init(config: CloningConfig, spec: Spec, key: PRNG) -> State:
@@ -48,3 +56,21 @@ def update(config: CloningConfig, state: State, batch: Steps, key: PRNG) -> tupl
     error, grads = jax.value_and_grad(loss)(state.policy)
     steps, optimiser = optax.adam(config.learning_rate).update(grads, state.optimiser)
     return State(optax.apply_updates(state.policy, steps), optimiser, state.step + 1), {"action_error": error}
+
+
+def begin(config: CloningConfig, spec: Spec, constants: Constants) -> tuple[()]:
+    """Nothing to remember."""
+    return ()
+
+
+def act(
+    config: CloningConfig,
+    state: State,
+    constants: Constants,
+    memory: tuple[()],
+    observation: Float[Array, "obs"],
+    reward: Float[Array, ""],
+    key: PRNG,
+) -> tuple[Float[Array, "act"], tuple[()]]:
+    """The mean action."""
+    return state.policy.mean(observation), memory

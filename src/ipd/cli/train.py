@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import tyro
 
 from ipd.cli.options import keep_compiled, parse, value_of
-from ipd.config import Config
+from ipd.config import Algo, Config
 from ipd.presets import with_task
 from ipd.runs.errors import InputError
 
@@ -26,8 +26,8 @@ class Train:
     """Task to try the policy in, such as Hopper-v4; without one, what the data file says."""
     seeds: int = 1
     """How many seeds, counted from 0; they train side by side."""
-    reuse: Path | None = None
-    """Another run: take its finished stages where they are what this one would make."""
+    reuse: tuple[Path, ...] = ()
+    """Other runs: take their finished stages where they are what this one would make."""
     checkpoint_seconds: float = 30.0
     """Time between checkpoints."""
     config: Annotated[Config, tyro.conf.arg(name="")] = Config()
@@ -42,9 +42,15 @@ def _with_default(config: Config) -> type[Train]:
 
 def main(argv: list[str]) -> int:
     """Parses, trains, prints the table."""
+    algo = value_of(argv, "algo") or "ipd"
+    if algo not in get_args(Algo):
+        raise InputError(f"--algo {algo}: unknown; there are: {', '.join(get_args(Algo))}")
     try:
         config = with_task(
-            value_of(argv, "preset") or "default", value_of(argv, "env"), value_of(argv, "data") or ""
+            value_of(argv, "preset") or "default",
+            value_of(argv, "env"),
+            value_of(argv, "data") or "",
+            cast(Algo, algo),
         )
     except KeyError as error:
         raise InputError(f"--preset: {error.args[0]}") from error

@@ -17,8 +17,11 @@ class Controller(Protocol):
     def reset(self, rows: int) -> None:
         """Forget everything; what follows are the first observations of ``rows`` episodes."""
 
-    def act(self, observations: NDArray[np.float32]) -> Any:
-        """(rows, obs) -> (rows, act). Rows whose episode is over repeat their last observation."""
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> Any:
+        """(rows, obs) and the (rows,) rewards of the step before, 0 at first, -> (rows, act).
+
+        Rows whose episode is over repeat their last observation.
+        """
 
 
 class Results(NamedTuple):
@@ -39,7 +42,7 @@ class ZeroController:
     def reset(self, rows: int) -> None:
         """Nothing to forget."""
 
-    def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """(rows, obs) -> zeros (rows, act)."""
         return np.zeros((len(observations), self.task.action_size), np.float32)
 
@@ -54,7 +57,7 @@ class RandomController:
         """Start the random numbers again."""
         self.generator = np.random.default_rng(self.seed)
 
-    def act(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         """(rows, obs) -> (rows, act)."""
         shape = (len(observations), self.task.action_size)
         return self.generator.uniform(self.task.action_low, self.task.action_high, shape).astype(np.float32)
@@ -80,8 +83,9 @@ def rollout(task: Task, controller: Controller, episodes: int, seed: int, copies
         returns, lengths = np.zeros(rows), np.zeros(rows, np.int64)
         running = np.ones(rows, bool)
         controller.reset(rows)
+        rewards = np.zeros(rows)
         for step in range(task.horizon):
-            actions = np.asarray(controller.act(observations), np.float32)
+            actions = np.asarray(controller.act(observations, rewards.astype(np.float32)), np.float32)
             if actions.shape != (rows, task.action_size):
                 raise ValueError(f"actions have shape {actions.shape}, not {(rows, task.action_size)}")
             _check_finite("action", actions, running, step, episodes)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,8 +12,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ipd.data.episodes import Normaliser
+from ipd.nn.mlp import PRNG
 from ipd.policy.model import SequencePolicy
-from ipd.value.networks import Critics, GaussianPolicy, Value
+from ipd.types import Spec
+from ipd.value.networks import Critics, Value
 
 RERANK_SPREAD = 0.1
 """Standard deviation of the candidates around the policy's action, as a share of half its range."""
@@ -51,30 +52,51 @@ def empty(context_len: int, observation_size: int, action_size: int) -> Context:
     )
 
 
+class Memory(NamedTuple):
+    """What one episode leaves behind from step to step."""
+
+    context: Context
+    time: Int[Array, ""]
+    target: Float[Array, ""]
+    """Discounted return still asked for, scaled reward units; only a fixed target return is read."""
+
+
+def begin(context_len: int, spec: Spec, target: Float[Array, ""] | float = 0.0) -> Memory:
+    """Memory before the first step of an episode."""
+    blank = empty(context_len, spec.observation_size, spec.action_size)
+    return Memory(blank, jnp.asarray(0, jnp.int32), jnp.asarray(target, jnp.float32))
+
+
 def act(
     driver: Driver,
-    context: Context,
+    memory: Memory,
     observation: Float[Array, "obs"],
-    time: Int[Array, ""],
-    prompt: Float[Array, ""] | None = None,
-    noise: Float[Array, "candidates act"] | None = None,
-) -> tuple[Float[Array, "act"], Context]:
-    """Action for a normalised observation, and the context with this step in it.
+    reward: Float[Array, ""],
+    key: PRNG,
+    rerank: int = 0,
+    discount: float | None = None,
+) -> tuple[Float[Array, "act"], Memory]:
+    """Action for a normalised observation, and the memory with this step in it.
 
-    ``prompt`` overrides V(s) / std(V) (Fig. 3's fixed target returns). With ``noise`` the action
-    competes with noisy copies of itself, and the one with the largest min Q(s, a) is taken.
+    The prompt is V(s) / std(V). With ``discount`` it is the fixed target return instead, less the
+    (scaled) rewards earned on the way (Fig. 3). With ``rerank`` the action competes with so many
+    noisy copies of itself, and the one with the largest min Q(s, a) is taken.
     """
 
     def push(row: Array, new: Array) -> Array:
         return jnp.concatenate([row[1:], jnp.asarray(new, row.dtype)[None]])
 
-    if prompt is None:
-        prompt = driver.value(observation) / driver.prompt_scale
-    time = jnp.minimum(time, driver.policy.embed_timestep.shape[0] - 1)
+    target = memory.target
+    if discount is None:
+        prompt = driver.value(observation)
+    else:
+        prompt = target = jnp.where(memory.time == 0, target, (target - reward) / discount)
+    time = jnp.minimum(memory.time, driver.policy.embed_timestep.shape[0] - 1)
+    context = memory.context
     context = Context(
         push(context.observations, observation),
         push(context.actions, jnp.zeros(context.actions.shape[1])),
-        push(context.prompts, prompt),
+        push(context.prompts, prompt / driver.prompt_scale),
         push(context.timesteps, time),
         push(context.present, jnp.asarray(True)),
     )
@@ -82,85 +104,71 @@ def act(
         context.prompts, context.observations, context.actions, context.timesteps, context.present
     )
     action = actions[-1]
-    if noise is not None:
+    if rerank:
+        noise = RERANK_SPREAD * jax.random.normal(key, (rerank, action.shape[0]))
         # the policy's own action stands first, so that it wins a tie
         candidates = jnp.concatenate([action[None], jnp.clip(action + noise, -1.0, 1.0)])
         action = candidates[jnp.argmax(jax.vmap(lambda a: driver.critics(observation, a).min())(candidates))]
-    return action, context._replace(actions=context.actions.at[-1].set(action))
+    context = context._replace(actions=context.actions.at[-1].set(action))
+    return action, Memory(context, memory.time + 1, target)
 
 
 class Controller:
     """Acts for ``rows`` episodes at once in the task's own units; rows are grouped by trained seed.
 
-    ``drivers`` is one ``Driver`` with seeds stacked on the first axis. With S seeds, row i belongs
-    to seed ``i // (rows / S)``. One row of one seed also takes and returns plain vectors. ``prompt``
-    fixes the prompt; ``rerank`` candidates around each action compete by Q (the paper has neither).
+    ``act(actor, memory, observation, reward, key) -> (action, memory)`` is written for one row in
+    learner's units. ``actors`` and ``blank``, the memory before an episode, are stacked over seeds on
+    the first axis. With S seeds, row i belongs to seed ``i // (rows / S)``. One row of one seed also
+    takes and returns plain vectors.
     """
 
     def __init__(
         self,
-        drivers: Driver,
+        act: Callable[..., tuple[Array, Any]],
+        actors: Any,
+        blank: Any,
+        seeds: int,
         normaliser: Normaliser,
-        context_len: int,
-        prompt: float | None = None,
-        rerank: int = 0,
     ):
-        self._drivers, self._normaliser, self._context_len = drivers, normaliser, context_len
-        self._seeds = drivers.prompt_scale.shape[0]
-        fixed = None if prompt is None else jnp.asarray(prompt, jnp.float32)
+        self._actors, self._blank, self._normaliser, self._seeds = actors, blank, normaliser, seeds
 
-        def step(drivers: Driver, contexts: Context, rows: Array, time: Array) -> tuple[Array, Context]:
-            noise = None
-            if rerank:
-                key = jax.random.fold_in(jax.random.PRNGKey(0), time)
-                noise = RERANK_SPREAD * jax.random.normal(key, (rerank, len(normaliser.action_low)))
-            one = partial(act, prompt=fixed, noise=noise)
-            each = jax.vmap(jax.vmap(one, in_axes=(None, 0, 0, None)), in_axes=(0, 0, 0, None))
-            return each(drivers, contexts, rows, time)
+        def step(actors: Any, memory: Any, rows: Array, rewards: Array, time: Array) -> tuple[Array, Any]:
+            key = jax.random.fold_in(jax.random.PRNGKey(0), time)
+            keys = jax.random.split(key, rewards.shape)
+            each = jax.vmap(jax.vmap(act, in_axes=(None, 0, 0, 0, 0)))
+            return each(actors, memory, rows, rewards, keys)
 
         self._step = eqx.filter_jit(step)
         self.reset()
 
     def reset(self, rows: int | None = None) -> None:
-        """Forget the context; ``rows`` episodes begin (default: one for each seed)."""
+        """Forget everything; ``rows`` episodes begin (default: one for each seed)."""
         rows = self._seeds if rows is None else rows
         if rows % self._seeds:
             raise ValueError(f"{rows} rows cannot be shared evenly by {self._seeds} seeds")
-        blank = empty(
-            self._context_len, len(self._normaliser.observation_mean), len(self._normaliser.action_low)
+        self._shape = (self._seeds, rows // self._seeds)
+        self._memory = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf[:, None], (*self._shape, *leaf.shape[1:])), self._blank
         )
-        shape = (self._seeds, rows // self._seeds)
-        self._context = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape)), blank)
-        self._time, self._shape = 0, shape
+        self._time = 0
 
-    def act(self, observations: Float[np.ndarray, "*rows obs"]) -> Float[np.ndarray, "*rows act"]:
-        """Actions in the task's units for observations in the task's units."""
+    def act(
+        self, observations: Float[np.ndarray, "*rows obs"], rewards: Any = 0.0
+    ) -> Float[np.ndarray, "*rows act"]:
+        """Actions for observations and the rewards of the step before, all in the task's units.
+
+        Rewards may be left out where the policy follows no target return; IPD's follows none.
+        """
         raw = np.asarray(observations, np.float32)
         normal = self._normaliser.observations(raw).reshape(*self._shape, -1)
-        actions, self._context = self._step(
-            self._drivers, self._context, jnp.asarray(normal), jnp.asarray(self._time)
+        each = np.broadcast_to(np.asarray(rewards, np.float32), raw.shape[:-1]).reshape(self._shape)
+        actions, self._memory = self._step(
+            self._actors,
+            self._memory,
+            jnp.asarray(normal),
+            jnp.asarray(self._normaliser.rewards(each)),
+            jnp.asarray(self._time),
         )
         self._time += 1
         flat = np.asarray(actions).reshape(-1, actions.shape[-1])
         return self._normaliser.raw_actions(flat).reshape(*raw.shape[:-1], -1)
-
-
-class MeanController:
-    """Mean action of a memoryless policy for every row: the quasi-optimal policy, or plain cloning."""
-
-    def __init__(self, policies: GaussianPolicy, normaliser: Normaliser):
-        self._policies, self._normaliser = policies, normaliser
-        self._seeds = jax.tree.leaves(policies)[0].shape[0]
-        self._act: Callable[[GaussianPolicy, Array], Array] = eqx.filter_jit(
-            jax.vmap(lambda policy, batch: jax.vmap(policy.mean)(batch))
-        )
-
-    def reset(self, rows: int | None = None) -> None:
-        """Nothing to forget."""
-
-    def act(self, observations: Float[np.ndarray, "rows obs"]) -> Float[np.ndarray, "rows act"]:
-        """Actions in the task's units; rows are grouped by seed as in ``Controller``."""
-        raw = np.asarray(observations, np.float32)
-        normal = self._normaliser.observations(raw).reshape(self._seeds, -1, raw.shape[-1])
-        actions = self._act(self._policies, jnp.asarray(normal))
-        return self._normaliser.raw_actions(np.asarray(actions).reshape(-1, actions.shape[-1]))

@@ -27,14 +27,15 @@ from ipd.runs.rundir import Job
 from ipd.types import Spec, Steps
 
 STAGES = ("value", "world", "cloning", "augment", "refit", "policy", "evaluate", "audit")
-"""In the order in which they run; the position is part of every random key."""
+"""Those of the method, in the order in which they run; the position is part of every random key."""
 
-_LEARNING = ("types.py", "maths", "nn", "data/episodes.py", "value", "runs/loop.py")
+_LEARNING = ("types.py", "maths", "nn", "data/episodes.py", "value", "runs/loop.py", "runs/trained.py")
+_BASELINE = (*_LEARNING, "runs/learning.py")
 _IMAGINING = ("planning", "world", "runs/imagination.py")
 CODE: dict[str, tuple[str, ...]] = {
-    "value": (*_LEARNING, "runs/learning.py"),
-    "world": (*_LEARNING, "world", "runs/learning.py", "evaluation/world_quality.py"),
-    "cloning": (*_LEARNING, "baselines/cloning.py", "runs/learning.py"),
+    "value": _BASELINE,
+    "world": (*_LEARNING, "world", "runs/modelling.py", "evaluation/world_quality.py"),
+    "cloning": _BASELINE,
     "augment": (*_LEARNING, *_IMAGINING),
     "refit": (*_LEARNING, "runs/learning.py", "runs/imagination.py"),
     "policy": (*_LEARNING, "policy", "runs/learning.py", "runs/imagination.py"),
@@ -42,6 +43,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),
 }
 """Files of the package, or folders, on which a stage's result depends; a change there repeats the stage."""
+
+JUDGING = ("evaluate", "audit")
 
 OUTPUTS = {"augment": ("augmented.hdf5",), "evaluate": ("evaluations.csv",)}
 """What a stage leaves outside its own folder."""
@@ -61,10 +64,10 @@ class Run:
     spec: Spec
     progress: Progress
     checkpoint_seconds: float = 30.0
-    reuse: Path | None = None
-    """Another run, whose finished stages are taken where they are what this one would make."""
-    trusted: frozenset[str] = frozenset()
-    """Stages that are taken as they are once finished, by whichever version of the code."""
+    reuse: tuple[Path, ...] = ()
+    """Other runs, whose finished stages are taken where they are what this one would make."""
+    trusted: bool = False
+    """Learned stages are taken as they are once finished, by whichever version of the code."""
 
     @property
     def config(self) -> Config:
@@ -97,7 +100,8 @@ class Run:
 
     def keys(self, stage: str) -> jax.Array:
         """One random key a seed."""
-        number = STAGES.index(stage) + 1
+        # one number for all baselines: only one of them is in a run
+        number = (STAGES.index(stage) if stage in STAGES else len(STAGES)) + 1
         return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), number))(
             jnp.asarray(self.seeds)
         )
@@ -116,11 +120,18 @@ class Run:
         """summary.json of a finished stage."""
         return files.read_json(self.stage_folder(stage) / "summary.json")
 
-    def fingerprint(self, stage: str, settings: Any, inputs: tuple[str, ...] = ()) -> str:
-        """Changes with whatever could change the stage's result."""
+    def snapshots(self, steps: int) -> tuple[int, ...]:
+        """Updates after which the judged policy is kept, the last one among them."""
+        count = self.config.evaluate.snapshots
+        return tuple(sorted({steps * (i + 1) // count for i in range(count)} | {steps}))
+
+    def fingerprint(
+        self, stage: str, settings: Any, inputs: tuple[str, ...] = (), code: tuple[str, ...] = ()
+    ) -> str:
+        """Changes with whatever could change the stage's result; `code` names files beside `CODE`'s."""
         shared = (self.digest, self.normaliser.to_dict(), self.spec, self.seeds)
         task = None if self.task is None else (self.task.id, self.task.versions)
-        return content_hash(stage, settings, inputs, *shared, task, code_digest(stage))
+        return content_hash(stage, settings, inputs, *shared, task, code_digest(stage, code))
 
     def finish(self, stage: str, fingerprint: str, work: Callable[[], dict[str, Any]]) -> str:
         """Does `work` unless it is done already, here or in the run to re-use; its result is the summary.
@@ -131,13 +142,14 @@ class Run:
         folder = self.stage_folder(stage)
         done = folder / "done.json"
         made = str(files.read_json(done).get("fingerprint")) if done.exists() else None
-        if made is not None and (made == fingerprint or stage in self.trusted):
+        if made is not None and (made == fingerprint or (self.trusted and stage not in JUDGING)):
             self.progress.say(f"{stage}: done before")
             return made
         done.unlink(missing_ok=True)
-        if self._take_over(stage, fingerprint):
-            self.progress.say(f"{stage}: taken from {self.reuse}")
-            return fingerprint
+        for other in self.reuse:
+            if self._take_over(other, stage, fingerprint):
+                self.progress.say(f"{stage}: taken from {other}")
+                return fingerprint
         folder.mkdir(parents=True, exist_ok=True)
         self.store(stage, fingerprint).clean()
         summary = work()
@@ -145,29 +157,28 @@ class Run:
         files.write_json(done, {"fingerprint": fingerprint})
         return fingerprint
 
-    def _take_over(self, stage: str, fingerprint: str) -> bool:
-        other = None if self.reuse is None else self.reuse / "stages" / stage
-        if other is None or self.reuse is None or not (other / "done.json").exists():
-            return False
-        if files.read_json(other / "done.json").get("fingerprint") != fingerprint:
+    def _take_over(self, run: Path, stage: str, fingerprint: str) -> bool:
+        other = run / "stages" / stage
+        done = other / "done.json"
+        if not done.exists() or files.read_json(done).get("fingerprint") != fingerprint:
             return False
         folder = self.stage_folder(stage)
         shutil.rmtree(folder, ignore_errors=True)
-        self.log.take_over(self.reuse / "metrics.jsonl", stage)
+        self.log.take_over(run / "metrics.jsonl", stage)
         sources = [path for path in sorted(other.iterdir()) if path.name != "done.json"]
         pairs = [(path, folder / path.name) for path in sources]
-        pairs += [(self.reuse / name, self.folder / name) for name in OUTPUTS.get(stage, ())]
-        for source, target in [*pairs, (other / "done.json", folder / "done.json")]:
+        pairs += [(run / name, self.folder / name) for name in OUTPUTS.get(stage, ())]
+        for source, target in [*pairs, (done, folder / "done.json")]:
             with files.replacing(target) as partial:
                 shutil.copyfile(source, partial)
         return True
 
 
-def code_digest(stage: str) -> str:
-    """Of the source files that `CODE` names for `stage`."""
+def code_digest(stage: str, more: tuple[str, ...] = ()) -> str:
+    """Of the source files that `CODE` names for `stage` (a baseline: for learning), and of `more`."""
     root = Path(ipd.__file__).parent
     total = hashlib.sha256()
-    for name in CODE[stage]:
+    for name in (*CODE.get(stage, _BASELINE), *more):
         for path in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
             total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:16]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,13 @@ from numpy.typing import NDArray
 
 from ipd.evaluation import rollouts, scores, truth
 from ipd.evaluation.tasks import Task
-from ipd.policy.act import Controller, Driver, MeanController
-from ipd.runs import imagination, learning
+from ipd.policy.act import Controller, Driver, act, begin
+from ipd.runs import imagination
+from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import Run, plain
 from ipd.runs.errors import RunFailed
-from ipd.runs.learning import Trained
+from ipd.runs.modelling import Split
+from ipd.runs.trained import Trained, snapshot
 from ipd.types import Segment
 
 FIRST_EPISODE_SEED = 10_000
@@ -24,70 +28,114 @@ AUDITED = 400
 """States of each kind that the audit replays."""
 
 
-def evaluate(
-    run: Run, task: Task, values: Trained, guide: Trained, cloning: Trained, policy: Trained
-) -> str:
-    """evaluations.csv: the finished policies, and the snapshots of IPD on the way.
+class Contender(NamedTuple):
+    """A policy to be tried: its name in evaluations.csv, its age in updates, and who acts for it."""
 
-    `guide` are the values that the policy learned from: `values`, or those refitted.
-    """
-    config = run.config.evaluate
-    inputs = (values.fingerprint, guide.fingerprint, cloning.fingerprint, policy.fingerprint)
-    fingerprint = run.fingerprint("evaluate", config, inputs)
+    name: str
+    step: int
+    episodes: int
+    controller: Callable[[], Controller]
+
+
+def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[str, ...]) -> str:
+    """evaluations.csv: every episode of every contender; `inputs` are the fingerprints they come from."""
+    fingerprint = run.fingerprint("evaluate", run.config.evaluate, inputs)
     path = run.folder / "evaluations.csv"
 
     def work() -> dict[str, Any]:
         path.unlink(missing_ok=True)
-        steps = [
-            step for step in learning.snapshots(run.config.policy) if step < policy.step and config.episodes
-        ]
-        finals = 3 + (guide is not values) + (config.rerank > 0)
-        total = len(steps) * config.episodes + finals * config.final_episodes
+        total, done = sum(contender.episodes for contender in contenders), 0
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")
-        done = 0
-
-        def judge(name: str, step: int, controller: Any, episodes: int) -> None:
-            nonlocal done
+        for name, step, episodes, controller in contenders:
             try:
-                found = rollouts.rollout(task, controller, episodes, FIRST_EPISODE_SEED, len(run.seeds))
+                found = rollouts.rollout(task, controller(), episodes, FIRST_EPISODE_SEED, len(run.seeds))
             except FloatingPointError as error:
                 raise RunFailed(f"stage evaluate, policy {name} of step {step}: {error}") from error
             scores.add_rows(path, _rows(task, name, run.seeds, step, found))
             done += episodes * len(run.seeds)
             run.progress.advance(done)
-
-        judge(
-            "cloning",
-            cloning.step,
-            MeanController(cloning.state.policy, run.normaliser),
-            config.final_episodes,
-        )
-        mean = MeanController(values.state.policy, run.normaliser)
-        judge("quasi_optimal", values.step, mean, config.final_episodes)
-        if guide is not values:
-            mean = MeanController(guide.state.policy, run.normaliser)
-            judge("quasi_optimal_refitted", guide.step, mean, config.final_episodes)
-        for step in steps:
-            state = learning.snapshot(run, policy, "policy", step)
-            judge("ipd", step, controller(run, guide, state), config.episodes)
-        judge("ipd", policy.step, controller(run, guide, policy.state), config.final_episodes)
-        if config.rerank:
-            reranked = controller(run, guide, policy.state, rerank=config.rerank)
-            judge("ipd_reranked", policy.step, reranked, config.final_episodes)
         run.progress.end()
         return {}
 
     return run.finish("evaluate", fingerprint, work)
 
 
+def of_baseline(run: Run, name: str, trained: Trained, label: str | None = None) -> list[Contender]:
+    """A finished baseline; under its own name (no `label`) with its snapshots on the way."""
+    stage, config = ALGORITHMS[name].stage, run.config.evaluate
+    make = partial(acting, run, name)
+    final = Contender(label or name, trained.step, config.final_episodes, lambda: make(trained.state))
+    if label:
+        return [final]
+    return [*_on_the_way(run, name, stage, trained, make), final]
+
+
+def of_method(run: Run, guide: Trained, policy: Trained) -> list[Contender]:
+    """IPD with its snapshots, and as the config asks re-ranked or with fixed target returns."""
+    config = run.config.evaluate
+    found = _on_the_way(run, "ipd", "policy", policy, partial(controller, run, guide))
+
+    def final(name: str, **how: Any) -> Contender:
+        act = partial(controller, run, guide, policy.state, **how)
+        return Contender(name, policy.step, config.final_episodes, act)
+
+    found.append(final("ipd"))
+    if config.rerank:
+        found.append(final("ipd_reranked", rerank=config.rerank))
+    return found + [final(f"ipd@{share:g}", prompt=share) for share in config.prompts]
+
+
+def _on_the_way(
+    run: Run, name: str, stage: str, trained: Trained, act: Callable[[Any], Controller]
+) -> list[Contender]:
+    episodes = run.config.evaluate.episodes
+    steps = [step for step in run.snapshots(trained.step) if step < trained.step and episodes]
+
+    def contender(step: int) -> Contender:
+        return Contender(name, step, episodes, lambda: act(snapshot(run, trained, stage, step)))
+
+    return [contender(step) for step in steps]
+
+
+def acting(run: Run, name: str, state: Any, seeds: slice = slice(None)) -> Controller:
+    """A baseline of some seeds (rows of `run.seeds`), ready to act."""
+    module, stage, *_ = ALGORITHMS[name]
+    config, told = getattr(run.config, stage), run.summary(stage)["constants"]
+    constants = {key: jnp.asarray(each, jnp.float32) for key, each in told.items()}
+    state, constants, rows = jax.tree.map(
+        lambda leaf: leaf[seeds], (state, constants, jnp.arange(len(run.seeds)))
+    )
+    blank = jax.vmap(lambda _, each: module.begin(config, run.spec, each))(rows, constants)
+
+    def act(actor: Any, memory: Any, *now: jax.Array) -> tuple[jax.Array, Any]:
+        found: tuple[jax.Array, Any] = module.act(config, *actor, memory, *now)
+        return found
+
+    return Controller(act, (state, constants), blank, len(rows), run.normaliser)
+
+
 def controller(
-    run: Run, values: Trained, state: Any, seeds: slice = slice(None), rerank: int = 0
+    run: Run,
+    values: Trained,
+    state: Any,
+    seeds: slice = slice(None),
+    rerank: int = 0,
+    prompt: float | None = None,
 ) -> Controller:
-    """The sequence policy of some seeds (rows of `run.seeds`), ready to act."""
-    scale = jnp.asarray(run.summary("policy")["prompt_scale"], jnp.float32)
-    driver = Driver(state.acting, values.state.value, values.state.target_critics, scale)
-    chosen = jax.tree.map(lambda leaf: leaf[seeds], driver)
-    return Controller(chosen, run.normaliser, run.config.policy.context_len, rerank=rerank)
+    """The sequence policy of some seeds (rows of `run.seeds`), ready to act.
+
+    `prompt` asks for that share of the best logged (discounted) return in place of V.
+    """
+    told = run.summary("policy")
+    scale = jnp.asarray(told["prompt_scale"], jnp.float32)
+    drivers = Driver(state.acting, values.state.value, values.state.target_critics, scale)
+    drivers = jax.tree.map(lambda leaf: leaf[seeds], drivers)
+    count = len(drivers.prompt_scale)
+    target = 0.0 if prompt is None else prompt * told["best_return"]
+    blank = begin(run.config.policy.context_len, run.spec, target)
+    stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), blank)
+    how = partial(act, rerank=rerank, discount=None if prompt is None else run.config.value.discount)
+    return Controller(how, drivers, stacked, count, run.normaliser)
 
 
 def _rows(
@@ -100,7 +148,7 @@ def _rows(
     ]
 
 
-def audit(run: Run, task: Task, values: Trained, world: Trained, split: learning.Split, augment: str) -> str:
+def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, augment: str) -> str:
     """Imagined against true return, for chosen and random states, greedy and MPC."""
     fingerprint = run.fingerprint(
         "audit", run.config.augment, (values.fingerprint, world.fingerprint, augment)

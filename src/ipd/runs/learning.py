@@ -1,184 +1,98 @@
-"""The stages that train: value, world, cloning, policy. Each returns its finished state, seeds on axis 0."""
+"""The stages that train beside the world model: the baselines (value and cloning among them), refit, policy.
+
+Each returns its finished state, seeds on axis 0.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from functools import cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ipd.baselines import cloning as cloning_learner
+from ipd.baselines.material import Material, on_device
 from ipd.config import Config, PolicyConfig
-from ipd.data.episodes import Episodes, Normaliser, to_steps
-from ipd.evaluation.world_quality import EnsembleMembers, EnsemblePredict, world_quality
+from ipd.data.episodes import Episodes
 from ipd.policy import enriched
 from ipd.policy import learn as policy_learner
 from ipd.runs import loop
+from ipd.runs.algorithms import ALGORITHMS, code_of
 from ipd.runs.context import Run, plain, unstack
-from ipd.runs.errors import InputError, RunFailed
+from ipd.runs.errors import RunFailed
 from ipd.runs.imagination import read_segments
+from ipd.runs.modelling import Split, world
+from ipd.runs.trained import Trained, finished, train
 from ipd.types import Spec, Steps
 from ipd.value import learn as value_learner
 from ipd.value import refit as refit_learner
-from ipd.world import learn as world_learner
-from ipd.world.ensemble import ChangeScale, change_scale
-from ipd.world.termination import known_rule
-from ipd.world.uncertainty import TerminationRule, threshold
 
 
-class Trained(NamedTuple):
-    """A finished stage."""
+def baseline(run: Run, name: str) -> Trained:
+    """A row of `ALGORITHMS`: what it needs, then its own stage."""
+    algorithm = ALGORITHMS[name]
+    module, stage = algorithm.module, algorithm.stage
+    config = getattr(run.config, stage)
+    values = value(run) if "value" in algorithm.needs else None
+    modelled = world(run) if "world" in algorithm.needs else None
+    inputs = tuple(t.fingerprint for t in (values, modelled and modelled[0]) if t)
+    judged = run.config.algo == name
+    kept = run.snapshots(config.steps) if judged else ()
+    settings = (dataclasses.asdict(config), kept) if judged else config
+    fingerprint = run.fingerprint(stage, settings, inputs, code_of(algorithm))
+    init = jax.vmap(lambda key: module.init(config, run.spec, jax.random.fold_in(key, 0)))
 
-    fingerprint: str
-    step: int
-    state: Any
+    def work() -> dict[str, Any]:
+        rows = range(len(run.seeds)) if inputs else range(1)
+        parts = [module.prepare(config, _material(run, values, modelled, row)) for row in rows]
+        data = _stack_seeds([part for part, _ in parts], module.DATA_AXES)
+        learner = loop.Learner(module.draw, module.update)
+        schedule = run.schedule(config.steps, snapshots=kept)
+        train(run, stage, fingerprint, learner, config, init, data, module.DATA_AXES, schedule)
+        told = [constants for _, constants in parts] * (len(run.seeds) // len(parts))
+        return {"constants": {key: [plain(constants[key]) for constants in told] for key in told[0]}}
+
+    fingerprint = run.finish(stage, fingerprint, work)
+    return finished(run, stage, fingerprint, init)
+
+
+def _material(run: Run, values: Trained | None, modelled: tuple[Trained, Split] | None, row: int) -> Material:
+    found = Material(run.steps, run.episodes.starts, run.spec, float(run.normaliser.reward_scale))
+    if values is not None:
+        value_of = value_learner.value_fn(unstack(values.state, row))
+        found = found._replace(values=enriched.batched(value_of, np.asarray(run.steps.observations)))
+    if modelled is not None:
+        trained, split = modelled
+        rule = None if split.rule is None else jax.tree_util.Partial(split.rule)
+        found = found._replace(ensemble=unstack(trained.state.best, row), rule=rule)
+    return found
+
+
+def _stack_seeds(parts: list[Any], axes: Any) -> Any:
+    """One pytree for all seeds: stacked where `axes` has 0, the first seed's where it has None."""
+    if axes is None:
+        return parts[0]
+
+    def join(axis: int | None, *subtrees: Any) -> Any:
+        if axis is None:
+            return subtrees[0]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *subtrees)
+
+    return jax.tree.map(join, axes, *parts, is_leaf=lambda axis: axis is None)
 
 
 def value(run: Run) -> Trained:
     """Q, V and the quasi-optimal policy (Eqs. 1-6)."""
-    config = run.config.value
-    fingerprint = run.fingerprint("value", config)
-    init = jax.vmap(lambda key: value_learner.init(config, run.spec, jax.random.fold_in(key, 0)))
-
-    def work() -> dict[str, Any]:
-        learner = loop.Learner(value_learner.draw, value_learner.update)
-        _train(run, "value", fingerprint, learner, config, init, _on_device(run.steps))
-        return {}
-
-    fingerprint = run.finish("value", fingerprint, work)
-    return _finished(run, "value", fingerprint, init)
+    return baseline(run, "iql")
 
 
 def cloning(run: Run) -> Trained:
     """The yardstick: the logged actions by squared error."""
-    config = run.config.cloning
-    fingerprint = run.fingerprint("cloning", config)
-    init = jax.vmap(lambda key: cloning_learner.init(config, run.spec, jax.random.fold_in(key, 0)))
-
-    def work() -> dict[str, Any]:
-        learner = loop.Learner(cloning_learner.draw, cloning_learner.update)
-        _train(run, "cloning", fingerprint, learner, config, init, _on_device(run.steps))
-        return {}
-
-    fingerprint = run.finish("cloning", fingerprint, work)
-    return _finished(run, "cloning", fingerprint, init)
-
-
-class Split(NamedTuple):
-    """The world model's data, NumPy, and how its imagined episodes end."""
-
-    train: Steps
-    held_out: Steps
-    held_out_starts: NDArray[np.int64]
-    scale: ChangeScale
-    rule: TerminationRule | None
-    learn_termination: bool
-
-
-def world(run: Run) -> tuple[Trained, Split]:
-    """The ensemble, each member at its best look (Eqs. 7-16); its summary holds kappa and its quality."""
-    config = run.config.world
-    fingerprint = run.fingerprint("world", config)
-    split = split_episodes(run)
-
-    def init_one(key: jax.Array) -> world_learner.State:
-        key = jax.random.fold_in(jax.random.fold_in(key, 0), 0)
-        return world_learner.init(config, run.spec, split.scale, split.learn_termination, key)
-
-    def work() -> dict[str, Any]:
-        learner = loop.Learner(
-            world_learner.draw, world_learner.update, world_learner.validate, world_learner.finished
-        )
-        rows = len(split.train.rewards)
-        keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 0), 1))(run.keys("world"))
-        bootstrap = jax.vmap(lambda key: world_learner.bootstrap(config, rows, key))(keys)
-        data = world_learner.Data(_on_device(split.train), _on_device(split.held_out), bootstrap)
-        axes = world_learner.Data(None, None, 0)  # type: ignore[arg-type]
-        schedule = run.schedule(config.steps, validate_every=config.validate_every)
-        state = _train(run, "world", fingerprint, learner, config, jax.vmap(init_one), data, axes, schedule)
-        run.progress.say("world: looking at held-out episodes")
-        return {
-            "seeds": [_world_summary(run, split, unstack(state.best, row)) for row in range(len(run.seeds))]
-        }
-
-    fingerprint = run.finish("world", fingerprint, work)
-    return _finished(run, "world", fingerprint, jax.vmap(init_one)), split
-
-
-def _world_summary(run: Run, split: Split, ensemble: Any) -> dict[str, Any]:
-    config = run.config.world
-    kappa = float(threshold(config, ensemble, _on_device(split.held_out)))
-    predict, members = EnsemblePredict(ensemble, config, split.rule), EnsembleMembers(ensemble)
-    horizon = run.config.augment.imagine_steps
-    quality = world_quality(
-        predict, members, ensemble.scale, split.held_out, split.held_out_starts, kappa, horizon
-    )
-    return dict(plain(quality)) | {"kappa": kappa}
-
-
-def require_held_out(episodes: Episodes) -> None:
-    """`InputError` with fewer than two episodes: one trains the world model, one judges it."""
-    if episodes.num_episodes < 2:
-        raise InputError(
-            f"{episodes.source}: one episode only; the world model needs one more to be judged on"
-        )
-
-
-def split_episodes(run: Run) -> Split:
-    """Held-out episodes by a fixed draw, the same for every seed."""
-    config, episodes = run.config.world, run.episodes
-    order = np.random.default_rng(0).permutation(episodes.num_episodes)
-    count = min(max(1, round(config.held_out * episodes.num_episodes)), episodes.num_episodes - 1)
-    held_out, train = (_modelled(episodes.select(np.sort(part))) for part in (order[:count], order[count:]))
-    train_steps = to_steps(train, run.normaliser)
-    rule = (
-        termination_rule(run.task.id if run.task else None, run.normaliser)
-        if config.termination == "known"
-        else None
-    )
-    learn = rule is None and config.termination != "never" and bool(train.terminated.any())
-    return Split(
-        train_steps,
-        to_steps(held_out, run.normaliser),
-        held_out.starts,
-        change_scale(_on_device(train_steps)),
-        rule,
-        learn,
-    )
-
-
-@cache
-def _rule(task: str) -> Callable[..., Any] | None:
-    return known_rule(task)
-
-
-def termination_rule(task: str | None, normaliser: Normaliser) -> TerminationRule | None:
-    """The task's own rule, for normalised observations."""
-    rule = None if task is None else _rule(task)
-    if rule is None:
-        return None
-    mean, std = jnp.asarray(normaliser.observation_mean), jnp.asarray(normaliser.observation_std)
-    return lambda observation: rule(observation * std + mean)
-
-
-def _modelled(episodes: Episodes) -> Episodes:
-    """Without the steps whose next observation was not stored: they are no target for a dynamics model."""
-    if episodes.unlogged_next is None or not episodes.unlogged_next.any():
-        return episodes
-    keep = ~episodes.unlogged_next
-    lengths = np.bincount(episodes.episode_index[keep], minlength=episodes.num_episodes)
-    rows = {
-        name: getattr(episodes, name)[keep]
-        for name in ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
-    }
-    starts = np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64)
-    return dataclasses.replace(episodes, starts=starts, unlogged_next=None, **rows)
+    return baseline(run, "bc")
 
 
 def refits(config: Config) -> bool:
@@ -212,14 +126,14 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
             )
 
         data = refit_learner.Data(
-            _on_device(run.steps), jax.tree.map(stacked, *parts), jnp.asarray(counts, jnp.int32)
+            on_device(run.steps), jax.tree.map(stacked, *parts), jnp.asarray(counts, jnp.int32)
         )
         learner = loop.Learner(partial(refit_learner.draw, share), value_learner.update)
-        _train(run, "refit", fingerprint, learner, config, init, data, refit_learner.DATA_AXES)
+        train(run, "refit", fingerprint, learner, config, init, data, refit_learner.DATA_AXES)
         return {}
 
     fingerprint = run.finish("refit", fingerprint, work)
-    return _finished(run, "refit", fingerprint, init)
+    return finished(run, "refit", fingerprint, init)
 
 
 def _imagined_steps(run: Run, seed: int) -> Steps:
@@ -233,7 +147,8 @@ def policy(run: Run, values: Trained, augment: str | None) -> Trained:
     """The Transformer of Eq. 26; `augment` is the fingerprint of the imagined data, None without."""
     config = policy_config(run)
     inputs = (values.fingerprint, augment) if augment else (values.fingerprint,)
-    fingerprint = run.fingerprint("policy", config, inputs)
+    kept = run.snapshots(config.steps)
+    fingerprint = run.fingerprint("policy", (dataclasses.asdict(config), kept), inputs)
     critics = values.state.target_critics
 
     def init(keys: jax.Array) -> policy_learner.State:
@@ -257,64 +172,26 @@ def policy(run: Run, values: Trained, augment: str | None) -> Trained:
             parts.append(data)
             scales.append(scale)
         learner = loop.Learner(policy_learner.draw, policy_learner.update)
-        schedule = run.schedule(config.steps, snapshots=snapshots(config))
+        schedule = run.schedule(config.steps, snapshots=kept)
         data = enriched.stack_seeds(parts)
-        _train(run, "policy", fingerprint, learner, config, init, data, enriched.DATA_AXES, schedule)
-        return {"prompt_scale": scales}
+        train(run, "policy", fingerprint, learner, config, init, data, enriched.DATA_AXES, schedule)
+        return {"prompt_scale": scales, "best_return": _best_discounted_return(run)}
 
     fingerprint = run.finish("policy", fingerprint, work)
-    return _finished(run, "policy", fingerprint, init)
+    return finished(run, "policy", fingerprint, init)
+
+
+def _best_discounted_return(run: Run) -> float:
+    """Largest discounted return of a logged episode, scaled reward units."""
+    starts, discount = run.episodes.starts, run.config.value.discount
+    powers = discount ** np.arange(run.episodes.lengths.max())
+    return max(float(run.steps.rewards[a:b] @ powers[: b - a]) for a, b in pairwise(starts))
 
 
 def policy_config(run: Run) -> PolicyConfig:
     """The policy's settings; without imagined data no window is drawn from it."""
     config = run.config.policy
     return config if run.config.augment.enabled else dataclasses.replace(config, mix=0.0)
-
-
-def snapshots(config: PolicyConfig) -> tuple[int, ...]:
-    """Steps at which the policy is kept, the last one among them."""
-    return tuple(
-        sorted({config.steps * (i + 1) // config.snapshots for i in range(config.snapshots)} | {config.steps})
-    )
-
-
-def _train(
-    run: Run,
-    stage: str,
-    fingerprint: str,
-    learner: loop.Learner,
-    config: Any,
-    init: Callable[[jax.Array], Any],
-    data: Any,
-    axes: Any = None,
-    schedule: loop.Schedule | None = None,
-) -> Any:
-    keys = run.keys(stage)
-    schedule = schedule or run.schedule(config.steps)
-    store = run.store(stage, fingerprint)
-    # What runs once is not worth optimising: random numbers take several times as long to compile at level 3.
-    fresh = jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(keys)
-    state, _ = loop.train(
-        stage, learner, config, fresh, data, axes, keys, schedule, store, run.log, run.progress
-    )
-    return state
-
-
-def _finished(run: Run, stage: str, fingerprint: str, init: Callable[[jax.Array], Any]) -> Trained:
-    store = run.store(stage, fingerprint)
-    step = store.steps()[-1]
-    return Trained(fingerprint, step, store.load(step, like=eqx.filter_eval_shape(init, run.keys(stage))))
-
-
-def snapshot(run: Run, trained: Trained, stage: str, step: int) -> Any:
-    """The state of a stage at an earlier step that was kept."""
-    return run.store(stage, trained.fingerprint).load(step, like=trained.state)
-
-
-def _on_device(steps: Steps) -> Steps:
-    moved: Steps = jax.tree.map(jnp.asarray, steps)
-    return moved
 
 
 def spec_of(episodes: Episodes, horizon: int | None) -> Spec:

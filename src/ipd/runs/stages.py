@@ -1,5 +1,7 @@
 """The pipeline: value | world -> augment -> policy -> evaluate -> audit -> page, cloning beside it.
 
+A baseline (`--algo`) is the stages it needs and its own, then evaluate and the page.
+
 `execute` may be killed at any instant; called again with the same job it goes on where the files
 say it was, and on a CPU ends with the same bytes as a run that was never killed.
 """
@@ -28,14 +30,14 @@ from ipd.evaluation.tasks import task as find_task
 from ipd.policy.act import Controller
 from ipd.presets import problems, with_task
 from ipd.report import page
-from ipd.runs import files, imagination, judging, learning, rundir
-from ipd.runs.context import STAGES, Run, data_summary
+from ipd.runs import files, imagination, judging, learning, modelling, rundir
+from ipd.runs.algorithms import ALGORITHMS
+from ipd.runs.context import JUDGING, Run, data_summary
 from ipd.runs.errors import InputError
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
+from ipd.runs.trained import Trained
 from ipd.types import Spec
-
-LEARNED = frozenset({"value", "world", "cloning", "augment", "refit", "policy"})
 
 
 def train(
@@ -56,7 +58,7 @@ def execute(
     job: Job,
     progress: Progress | None = None,
     checkpoint_seconds: float = 30.0,
-    reuse: Path | None = None,
+    reuse: tuple[Path, ...] = (),
 ) -> Path:
     """Runs all stages of `job` in `folder` and writes the page, whose path is returned.
 
@@ -67,8 +69,8 @@ def execute(
     if wrong or not job.seeds or len(set(job.seeds)) < len(job.seeds):
         raise InputError("; ".join(wrong) or "--seeds: at least one is needed, and each only once")
     rundir.require_usable(folder)
-    if reuse is not None:
-        rundir.read_job(reuse)
+    for other in reuse:
+        rundir.read_job(other)
     episodes = load_data(job.data, job.task)
     task = None if episodes.task is None else find_task(episodes.task)
     job = dataclasses.replace(job, task=None if task is None else task.id)
@@ -93,9 +95,10 @@ def execute(
 def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
     """The bridge between units, once the data have been found fit for task and config."""
     config = job.config.augment
-    if config.enabled:
+    if "augment" in stages_of(job.config):
         require_windows(episodes, config.history_steps, config.imagine_steps)
-        learning.require_held_out(episodes)
+    if "world" in stages_of(job.config):
+        modelling.require_held_out(episodes)
     if task is None:
         return fit_normaliser(episodes)
     require_sizes(episodes, task.observation_size, task.action_size, task.id)
@@ -103,22 +106,60 @@ def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
     return fit_normaliser(episodes, task.action_low, task.action_high, scale)
 
 
+def stages_of(config: Config) -> tuple[str, ...]:
+    """Stages that learn, in the order in which they run."""
+    if config.algo != "ipd":
+        algorithm = ALGORITHMS[config.algo]
+        return (*algorithm.needs, algorithm.stage)
+    imagines, refits = config.augment.enabled, learning.refits(config)
+    wanted = {"value": True, "world": imagines, "cloning": True, "augment": imagines, "refit": refits,
+              "policy": True}  # fmt: skip
+    return tuple(stage for stage, there in wanted.items() if there)
+
+
 def _pipeline(run: Run) -> None:
-    imagines, augmented = run.config.augment.enabled, None
-    values = learning.value(run)
+    name = run.config.algo
+    if name != "ipd":
+        trained = learning.baseline(run, name)
+        if _has_task(run):
+            _evaluate_baseline(run, trained)
+        return
+    values, augmented = learning.value(run), None
+    imagines = run.config.augment.enabled
     if imagines:
-        world, split = learning.world(run)
+        world, split = modelling.world(run)
     cloning = learning.cloning(run)
     if imagines:
         augmented = imagination.augment(run, values, world, split)
     guide = learning.refit(run, values, augmented) if augmented and learning.refits(run.config) else values
     policy = learning.policy(run, guide, augmented)
+    if not _has_task(run):
+        return
+    _evaluate(run, values, guide, cloning, policy)
+    if augmented is not None and _task(run).settable:
+        judging.audit(run, _task(run), values, world, split, augmented)
+
+
+def _has_task(run: Run) -> bool:
     if run.task is None:
         run.progress.say("no task was named (--env): the policy is trained, not tried")
-        return
-    judging.evaluate(run, run.task, values, guide, cloning, policy)
-    if augmented is not None and run.task.settable:
-        judging.audit(run, run.task, values, world, split, augmented)
+    return run.task is not None
+
+
+def _evaluate_baseline(run: Run, trained: Trained) -> None:
+    contenders = judging.of_baseline(run, run.config.algo, trained)
+    judging.evaluate(run, _task(run), contenders, (trained.fingerprint,))
+
+
+def _evaluate(run: Run, values: Trained, guide: Trained, cloning: Trained, policy: Trained) -> None:
+    """IPD beside its yardsticks; `guide` are the values that it learned from, refitted or not."""
+    contenders = judging.of_baseline(run, "bc", cloning, "cloning")
+    contenders += judging.of_baseline(run, "iql", values, "quasi_optimal")
+    if guide is not values:
+        contenders += judging.of_baseline(run, "iql", guide, "quasi_optimal_refitted")
+    contenders += judging.of_method(run, guide, policy)
+    inputs = tuple(stage.fingerprint for stage in (values, guide, cloning, policy))
+    judging.evaluate(run, _task(run), contenders, inputs)
 
 
 def open_run(folder: Path, task: bool = True) -> Run:
@@ -127,12 +168,8 @@ def open_run(folder: Path, task: bool = True) -> Run:
     Raises `InputError` where it is no run or not finished. The data are read only when asked for.
     """
     job = rundir.read_job(folder)
-    needed = {"value", "cloning", "policy"} | ({"world", "augment"} if job.config.augment.enabled else set())
-    needed |= {"refit"} if learning.refits(job.config) else set()
     missing = [
-        stage
-        for stage in STAGES
-        if stage in needed and not (folder / "stages" / stage / "done.json").exists()
+        stage for stage in stages_of(job.config) if not (folder / "stages" / stage / "done.json").exists()
     ]
     if missing:
         raise InputError(f"{folder}: stage {missing[0]} is not finished; run the same `ipd train` again")
@@ -147,14 +184,14 @@ def open_run(folder: Path, task: bool = True) -> Run:
         Normaliser.from_dict(files.read_json(folder / "normaliser.json")),
         Spec(**manifest["spec"]),
         Progress(folder / "timing.jsonl"),
-        trusted=LEARNED,
+        trusted=True,
     )
 
 
 def evaluate(folder: Path, episodes: int | None = None) -> Path:
     """Tries the finished policies of a run again, with `episodes` each if given; returns the page's path."""
     run = open_run(folder)
-    task = _task(run)
+    _task(run)
     if episodes is not None:
         if episodes < 1:
             raise InputError(f"--episodes {episodes}: must be at least 1")
@@ -163,20 +200,24 @@ def evaluate(folder: Path, episodes: int | None = None) -> Path:
         run = dataclasses.replace(run, job=dataclasses.replace(run.job, config=config))
     with rundir.locked(folder), run.progress:
         rundir.write_job(folder, run.job)
-        values = learning.value(run)
-        guide = _guide(run, values)
-        judging.evaluate(run, task, values, guide, learning.cloning(run), _policy(run, guide))
+        name = run.config.algo
+        if name == "ipd":
+            values = learning.value(run)
+            guide = _guide(run, values)
+            _evaluate(run, values, guide, learning.cloning(run), _policy(run, guide))
+        else:
+            _evaluate_baseline(run, learning.baseline(run, name))
         return page.write(folder)
 
 
 def audit(folder: Path) -> Path:
     """Compares imagination with the simulator for a finished run; returns the page's path."""
     run = open_run(folder)
-    if not run.config.augment.enabled:
-        raise InputError(f"{folder}: the run imagined nothing (--augment.no-enabled); audit one that did")
+    if "augment" not in stages_of(run.config):
+        raise InputError(f"{folder}: the run imagined nothing; audit one that did")
     with rundir.locked(folder), run.progress:
         values = learning.value(run)
-        world, split = learning.world(run)
+        world, split = modelling.world(run)
         augmented = imagination.augment(run, values, world, split)
         judging.audit(run, _task(run), values, world, split, augmented)
         return page.write(folder)
@@ -188,12 +229,12 @@ def _task(run: Run) -> Task:
     return run.task
 
 
-def _guide(run: Run, values: learning.Trained) -> learning.Trained:
+def _guide(run: Run, values: Trained) -> Trained:
     """The values that the policy learned from: the refitted ones where there are any."""
     return learning.refit(run, values, "trusted") if learning.refits(run.config) else values
 
 
-def _policy(run: Run, values: learning.Trained) -> learning.Trained:
+def _policy(run: Run, values: Trained) -> Trained:
     return learning.policy(run, values, "trusted" if run.config.augment.enabled else None)
 
 
@@ -208,6 +249,9 @@ def load(folder: str | Path, seed: int | None = None) -> Controller:
     if seed not in run.seeds:
         raise InputError(f"{folder}: has no seed {seed}; there are {', '.join(map(str, run.seeds))}")
     row = slice(run.seeds.index(seed), run.seeds.index(seed) + 1)
+    name = run.config.algo
+    if name != "ipd":
+        return judging.acting(run, name, learning.baseline(run, name).state, row)
     guide = _guide(run, learning.value(run))
     return judging.controller(run, guide, _policy(run, guide).state, row)
 
@@ -227,5 +271,5 @@ def _manifest(job: Job, episodes: Episodes, spec: Spec) -> dict[str, Any]:
         "task": job.task,
         "spec": spec._asdict(),
         "seeds": list(job.seeds),
-        "stages": list(STAGES),
+        "stages": [*stages_of(job.config), *JUDGING],
     }

@@ -1,0 +1,37 @@
+"""The baselines by name: which module learns, under which settings, from which stages."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import NamedTuple
+
+from ipd.baselines import cloning, iql
+
+
+class Algorithm(NamedTuple):
+    """A row of `--algo`; the contract of its module is in docs/architecture.md."""
+
+    module: ModuleType
+    stage: str
+    """Name of its stage in a run, and of the section of the config that it reads."""
+    needs: tuple[str, ...] = ()
+    """Stages that it learns from: `value`, `world`."""
+    parts: tuple[str, ...] = ()
+    """Files of the package, beside the module's own, on which its result depends."""
+
+
+_SEQUENCE = ("baselines/sequences.py",)
+_ACTOR_CRITIC = ("baselines/actor_critic.py", "value/networks.py")
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "bc": Algorithm(cloning, "cloning"),
+    "iql": Algorithm(iql, "value"),
+}
+"""Every `--algo` but `ipd`, which is the whole pipeline."""
+
+
+def code_of(algorithm: Algorithm) -> tuple[str, ...]:
+    """Files on which the algorithm's result depends, as `ipd.runs.context.CODE` names them."""
+    own = "/".join(algorithm.module.__name__.split(".")[1:]) + ".py"
+    world = ("world",) if "world" in algorithm.needs else ()
+    return (own, "baselines/material.py", *algorithm.parts, *world)
