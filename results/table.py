@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ipd.evaluation.statistics import mean_interval
+from ipd.report.statistics import mean_interval
 
 
 def rows(folder: Path) -> list[str]:
@@ -21,10 +21,10 @@ def rows(folder: Path) -> list[str]:
         last = max(int(row["step"]) for row in mine)
         mine = [row for row in mine if int(row["step"]) == last]
         seeds = sorted({int(row["seed"]) for row in mine})
-        returns = np.array([[float(r["return"]) for r in mine if int(r["seed"]) == seed] for seed in seeds])
+        returns = [np.array([float(r["return"]) for r in mine if int(r["seed"]) == seed]) for seed in seeds]
         score = np.mean([float(row["normalized"]) for row in mine])
         mean, low, high = mean_interval(returns)
-        each = ", ".join(f"{value:.0f}" for value in returns.mean(axis=1))
+        each = ", ".join(f"{values.mean():.0f}" for values in returns)
         lines.append(
             f"| {folder.name} | {policy} | {mean:.0f} [{low:.0f}, {high:.0f}] | {score:.1f} | {each} |"
         )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ipd.report import read
+from ipd.report import read, statistics
 from ipd.report.read import Evaluation, Floats, Number, Run
 
 LABELS = {
@@ -25,7 +25,6 @@ LABELS = {
 }
 """Names for a reader, in a reader's order."""
 
-RESAMPLES = 4_000
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -130,30 +129,19 @@ def mean_of_seeds(samples: Samples) -> float:
     return float(np.mean([values.mean() for values in samples.values()]))
 
 
-def resampled_means(samples: Samples, rng: np.random.Generator) -> Floats:
-    """RESAMPLES bootstrap draws of the mean: seeds with replacement, then episodes within each drawn seed."""
-    groups = list(samples.values())
-    drawn = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
-    means = np.empty(drawn.shape)
-    for index, values in enumerate(groups):
-        rows = rng.integers(len(values), size=(RESAMPLES, len(groups), len(values)))
-        means = np.where(drawn == index, values[rows].mean(axis=2), means)
-    return np.asarray(means.mean(axis=1), np.float64)
-
-
 def interval(samples: Samples) -> tuple[float, float]:
     """95 % interval of the mean over seeds and episodes (two-level percentile bootstrap, fixed draws)."""
     if sum(len(values) for values in samples.values()) < 2:
         return math.nan, math.nan
-    low, high = np.percentile(resampled_means(samples, np.random.default_rng(0)), [2.5, 97.5])
+    _, low, high = statistics.mean_interval(list(samples.values()))
     return float(low), float(high)
 
 
 def difference(ours: Samples, theirs: Samples) -> tuple[float, float, float]:
     """Mean of ours minus mean of theirs with its 95 % interval, the two resampled apart."""
     rng = np.random.default_rng(0)
-    draws = resampled_means(ours, rng) - resampled_means(theirs, rng)
-    low, high = np.percentile(draws, [2.5, 97.5])
+    first, second = (statistics.resampled_means(list(part.values()), rng) for part in (ours, theirs))
+    low, high = np.percentile(first - second, [2.5, 97.5])
     return mean_of_seeds(ours) - mean_of_seeds(theirs), float(low), float(high)
 
 
@@ -163,7 +151,8 @@ def best_share_interval(returns: Floats, share: float) -> tuple[float, float]:
         return math.nan, math.nan
     rng = np.random.default_rng(0)
     count = max(1, round(share * len(returns)))
-    draws = [np.sort(rng.choice(returns, len(returns)))[-count:].mean() for _ in range(RESAMPLES // 4)]
+    times = statistics.RESAMPLES // 4
+    draws = [np.sort(rng.choice(returns, len(returns)))[-count:].mean() for _ in range(times)]
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
@@ -218,25 +207,31 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """Aligned plain text for a terminal, a rule under the header, no trailing newline."""
-    table = [HEADER, *(cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(HEADER))]
+    """The rows for a terminal."""
+    return aligned(HEADER, [cells(row) for row in rows])
+
+
+def aligned(header: Sequence[str], lines: Sequence[Sequence[str]], words: int = 1) -> str:
+    """Aligned plain text with a rule under the header; the first `words` columns are text."""
+    widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header))]
 
     def line(parts: Sequence[str]) -> str:
-        return "  ".join(
-            [parts[0].ljust(widths[0]), *(p.rjust(w) for p, w in zip(parts[1:], widths[1:], strict=True))]
-        )
+        sides = [str.ljust] * words + [str.rjust] * (len(widths) - words)
+        return "  ".join(side(part, width) for side, part, width in zip(sides, parts, widths, strict=True))
 
-    return "\n".join(
-        [line(HEADER), "  ".join("-" * width for width in widths), *(line(part) for part in table[1:])]
-    )
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, lines)])
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """A Markdown table; a bar in a name is escaped."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
-    lines += ["| " + " | ".join(part.replace("|", "\\|") for part in cells(row)) + " |" for row in rows]
-    return "\n".join(lines)
+    """The rows as Markdown."""
+    return markdown(HEADER, [cells(row) for row in rows])
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A Markdown table, the first `words` columns text; a bar in a cell is escaped."""
+    rule = "|" + "---|" * words + "---:|" * (len(header) - words)
+    text = ["| " + " | ".join(part.replace("|", "\\|") for part in line) + " |" for line in (header, *lines)]
+    return "\n".join([text[0], rule, *text[1:]])
 
 
 def csv_table(rows: Sequence[Row]) -> str:

@@ -1,0 +1,105 @@
+"""What a handful of seeds and episodes allows one to say. Seeds and episodes stay separate axes.
+
+Intervals are percentile bootstraps, seeded, so that the same numbers give the same interval. A
+bootstrap over very few seeds is too narrow, and with one seed it speaks of episodes only.
+
+Scores of many runs are ``Strata``: one array a task, in it one number a run (its mean over episodes).
+The measures over them are those of Agarwal et al. 2021 ("Deep reinforcement learning at the edge of
+the statistical precipice"). Tasks may have different numbers of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ipd.report.read import Floats
+
+Strata = Sequence[Floats]
+"""(tasks,) of (runs,)."""
+RESAMPLES = 4_000
+"""Of every bootstrap."""
+
+
+class Interval(NamedTuple):
+    """A point estimate and the bounds of its confidence interval."""
+
+    point: float
+    low: float
+    high: float
+
+
+class Band(NamedTuple):
+    """An interval at each of several places."""
+
+    point: Floats
+    low: Floats
+    high: Floats
+
+
+def iqm(scores: Strata) -> float:
+    """Interquartile mean: of what is left when the lowest and highest quarter of all runs are dropped."""
+    pool = np.sort(np.concatenate([np.ravel(part) for part in scores]))
+    cut = len(pool) // 4
+    return float(pool[cut : len(pool) - cut].mean())
+
+
+def probability_of_improvement(first: Strata, second: Strata) -> float:
+    """Chance that a run of ``first`` beats one of ``second`` on a task drawn at random, ties counting
+    half. The same tasks in the same order; ValueError where their number differs."""
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} tasks against {len(second)}")
+    gaps = [ours[:, None] - theirs[None, :] for ours, theirs in zip(first, second, strict=True)]
+    return float(np.mean([np.mean((gap > 0) + 0.5 * (gap == 0)) for gap in gaps]))
+
+
+def performance_profile(scores: Strata, thresholds: Floats) -> Floats:
+    """Share of runs above each threshold, mean over tasks; (thresholds,)."""
+    above = [(part[:, None] > thresholds).mean(axis=0) for part in scores]
+    return np.asarray(np.mean(above, axis=0), np.float64)
+
+
+def bootstrap(statistic: Callable[..., float], *scores: Strata, seed: int = 0) -> Interval:
+    """``statistic(*scores)`` with a stratified 95 % bootstrap: runs are drawn anew within each task, and
+    each of several ``scores`` apart from the others."""
+    low, high = _bounds(_draws(statistic, scores, seed))
+    return Interval(statistic(*scores), float(low), float(high))
+
+
+def profile_band(scores: Strata, thresholds: Floats, seed: int = 0) -> Band:
+    """``performance_profile`` with a 95 % interval for each threshold alone, drawn as in ``bootstrap``."""
+    profile = partial(performance_profile, thresholds=thresholds)
+    return Band(profile(scores), *_bounds(_draws(profile, (scores,), seed)))
+
+
+def _draws(statistic: Callable[..., Any], scores: Sequence[Strata], seed: int) -> Floats:
+    rng = np.random.default_rng(seed)
+    drawn = (
+        [[rng.choice(part, len(part)) for part in strata] for strata in scores] for _ in range(RESAMPLES)
+    )
+    return np.array([statistic(*each) for each in drawn], np.float64)
+
+
+def resampled_means(groups: Sequence[Floats], rng: np.random.Generator) -> Floats:
+    """(RESAMPLES,) draws of the mean of (seeds,) of (episodes,): seeds with replacement, then episodes
+    within each drawn seed. Every seed counts the same, however many episodes it has."""
+    drawn = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
+    means = np.empty(drawn.shape)
+    for index, values in enumerate(groups):
+        rows = rng.integers(len(values), size=(RESAMPLES, len(groups), len(values)))
+        means = np.where(drawn == index, values[rows].mean(axis=2), means)
+    return np.asarray(means.mean(axis=1), np.float64)
+
+
+def mean_interval(groups: Sequence[Floats], seed: int = 0) -> Interval:
+    """Mean of (seeds,) of (episodes,) with a hierarchical 95 % bootstrap (``resampled_means``)."""
+    low, high = _bounds(resampled_means(groups, np.random.default_rng(seed)))
+    return Interval(float(np.mean([values.mean() for values in groups])), float(low), float(high))
+
+
+def _bounds(draws: Floats) -> Floats:
+    """(2, ...): the 2.5 and 97.5 % quantiles over the first axis."""
+    return np.asarray(np.quantile(draws, [0.025, 0.975], axis=0), np.float64)
