@@ -136,7 +136,7 @@ TASKS: tuple[tuple[str, Overrides], ...] = (
     (r"pen|hammer|door|relocate|kitchen", {"value.inverse_temperature": 0.5}),
     (r"pen|hammer|door|relocate|kitchen", {"value.dropout": 0.1, "policy.dropout": 0.1}),
     (r"kitchen", {"policy.q_weight": 0.01}),
-    (r"kitchen.*complete", {"policy.q_weight": 0.001}),
+    (r"kitchen.*complete|mini_kitchen", {"policy.q_weight": 0.001}),  # its official file is mini_kitchen_...
 )
 """Pattern in the task's id or the data's name -> overrides; later rows win. Weights of Q are QT's."""
 

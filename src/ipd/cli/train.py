@@ -25,7 +25,9 @@ class Train:
     env: str | None = None
     """Task to try the policy in, such as Hopper-v4; without one, what the data file says."""
     seeds: int = 1
-    """How many seeds, counted from 0; they train side by side."""
+    """How many seeds; they train side by side."""
+    first_seed: int = 0
+    """Where the seeds are counted from."""
     reuse: tuple[Path, ...] = ()
     """Other runs: take their finished stages where they are what this one would make."""
     checkpoint_seconds: float = 30.0
@@ -60,7 +62,8 @@ def main(argv: list[str]) -> int:
     from ipd.runs.rundir import Job
     from ipd.runs.stages import execute
 
-    job = Job(options.data, options.env, tuple(range(options.seeds)), options.config)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    job = Job(options.data, options.env, tuple(seeds), options.config)
     page = execute(options.out, job, checkpoint_seconds=options.checkpoint_seconds, reuse=options.reuse)
     print_table(options.out, page)
     return 0
