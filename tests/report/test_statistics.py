@@ -24,7 +24,11 @@ def test_iqm_drops_a_quarter_on_each_side_of_all_runs() -> None:
 def test_bootstrap_draws_within_a_task() -> None:
     scores = [np.full(3, 1.0), np.full(2, 5.0)]
     # Every draw within a task gives that task's constant: mixing tasks would not.
-    assert bootstrap(lambda parts: float(np.mean([p.mean() for p in parts])), scores) == (3.0, 3.0, 3.0)
+    assert bootstrap(lambda parts: np.mean([p.mean(axis=-1) for p in parts], axis=0), scores) == (
+        3.0,
+        3.0,
+        3.0,
+    )
     rng = np.random.default_rng(0)
     wide = bootstrap(iqm, list(rng.normal(size=(3, 5))))
     narrow = bootstrap(iqm, list(rng.normal(size=(3, 80))))

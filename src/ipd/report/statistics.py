@@ -11,15 +11,14 @@ the statistical precipice"). Tasks may have different numbers of runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ipd.report.read import Floats
 
 Strata = Sequence[Floats]
-"""(tasks,) of (runs,)."""
+"""(tasks,) of (..., runs): leading axes, such as bootstrap draws, are carried through."""
 RESAMPLES = 4_000
 """Of every bootstrap."""
 
@@ -40,47 +39,45 @@ class Band(NamedTuple):
     high: Floats
 
 
-def iqm(scores: Strata) -> float:
+def iqm(scores: Strata) -> Floats:
     """Interquartile mean: of what is left when the lowest and highest quarter of all runs are dropped."""
-    pool = np.sort(np.concatenate([np.ravel(part) for part in scores]))
-    cut = len(pool) // 4
-    return float(pool[cut : len(pool) - cut].mean())
+    pool = np.sort(np.concatenate(scores, axis=-1), axis=-1)
+    cut = pool.shape[-1] // 4
+    return np.asarray(pool[..., cut : pool.shape[-1] - cut].mean(axis=-1))
 
 
-def probability_of_improvement(first: Strata, second: Strata) -> float:
+def probability_of_improvement(first: Strata, second: Strata) -> Floats:
     """Chance that a run of ``first`` beats one of ``second`` on a task drawn at random, ties counting
     half. The same tasks in the same order; ValueError where their number differs."""
     if len(first) != len(second):
         raise ValueError(f"{len(first)} tasks against {len(second)}")
-    gaps = [ours[:, None] - theirs[None, :] for ours, theirs in zip(first, second, strict=True)]
-    return float(np.mean([np.mean((gap > 0) + 0.5 * (gap == 0)) for gap in gaps]))
+    gaps = [ours[..., None] - theirs[..., None, :] for ours, theirs in zip(first, second, strict=True)]
+    return np.asarray(np.mean([np.mean((gap > 0) + 0.5 * (gap == 0), axis=(-2, -1)) for gap in gaps], axis=0))
 
 
 def performance_profile(scores: Strata, thresholds: Floats) -> Floats:
-    """Share of runs above each threshold, mean over tasks; (thresholds,)."""
-    above = [(part[:, None] > thresholds).mean(axis=0) for part in scores]
+    """(..., thresholds): share of runs above each threshold, mean over tasks."""
+    above = [(part[..., None] > thresholds).mean(axis=-2) for part in scores]
     return np.asarray(np.mean(above, axis=0), np.float64)
 
 
-def bootstrap(statistic: Callable[..., float], *scores: Strata, seed: int = 0) -> Interval:
+def bootstrap(statistic: Callable[..., Floats], *scores: Strata, seed: int = 0) -> Interval:
     """``statistic(*scores)`` with a stratified 95 % bootstrap: runs are drawn anew within each task, and
     each of several ``scores`` apart from the others."""
-    low, high = _bounds(_draws(statistic, scores, seed))
-    return Interval(statistic(*scores), float(low), float(high))
+    low, high = _bounds(statistic(*_resampled(scores, seed)))
+    return Interval(float(statistic(*scores)), float(low), float(high))
 
 
 def profile_band(scores: Strata, thresholds: Floats, seed: int = 0) -> Band:
     """``performance_profile`` with a 95 % interval for each threshold alone, drawn as in ``bootstrap``."""
-    profile = partial(performance_profile, thresholds=thresholds)
-    return Band(profile(scores), *_bounds(_draws(profile, (scores,), seed)))
+    low, high = _bounds(performance_profile(_resampled([scores], seed)[0], thresholds))
+    return Band(performance_profile(scores, thresholds), low, high)
 
 
-def _draws(statistic: Callable[..., Any], scores: Sequence[Strata], seed: int) -> Floats:
+def _resampled(scores: Sequence[Strata], seed: int) -> list[list[Floats]]:
+    """Each array (runs,) as (RESAMPLES, runs) draws with replacement."""
     rng = np.random.default_rng(seed)
-    drawn = (
-        [[rng.choice(part, len(part)) for part in strata] for strata in scores] for _ in range(RESAMPLES)
-    )
-    return np.array([statistic(*each) for each in drawn], np.float64)
+    return [[rng.choice(part, (RESAMPLES, len(part))) for part in strata] for strata in scores]
 
 
 def resampled_means(groups: Sequence[Floats], rng: np.random.Generator) -> Floats:
@@ -89,8 +86,8 @@ def resampled_means(groups: Sequence[Floats], rng: np.random.Generator) -> Float
     drawn = rng.integers(len(groups), size=(RESAMPLES, len(groups)))
     means = np.empty(drawn.shape)
     for index, values in enumerate(groups):
-        rows = rng.integers(len(values), size=(RESAMPLES, len(groups), len(values)))
-        means = np.where(drawn == index, values[rows].mean(axis=2), means)
+        here = drawn == index
+        means[here] = rng.choice(values, (int(here.sum()), len(values))).mean(axis=1)
     return np.asarray(means.mean(axis=1), np.float64)
 
 

@@ -1,0 +1,247 @@
+"""Runs under some folders, each as scores by seed with what was learned from which data.
+
+A run that cannot be used (failed, unfinished, damaged) is named with the reason and leaves the others
+alone. One bad seed takes its whole run out: the mean of the seeds that went well would flatter.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from ipd.report import read
+from ipd.report.read import Evaluation, ReportError
+from ipd.report.tables import Samples
+
+OFFICIAL = re.compile(
+    r"(?:hopper|walker2d|halfcheetah|ant)_[a-z_]+-v[012]|(?:pen|hammer|door|relocate)-[a-z]+-v[01]"
+    r"|(?:mini_)?kitchen_microwave_kettle_[a-z_]+-v0"
+)
+"""File names of D4RL, without their ending."""
+KITCHEN = {
+    "mini_kitchen_microwave_kettle_light_slider-v0": "kitchen-complete-v0",
+    "kitchen_microwave_kettle_light_slider-v0": "kitchen-partial-v0",
+    "kitchen_microwave_kettle_bottomburner_light-v0": "kitchen-mixed-v0",
+}
+EPISODES = {
+    "halfcheetah-medium": 1_000,
+    "halfcheetah-medium-replay": 202,
+    "hopper-medium": 2_190,
+    "hopper-medium-replay": 2_040,
+    "walker2d-medium": 1_190,
+    "walker2d-medium-replay": 1_090,
+}
+"""About as many episodes as D4RL's v2 file has: a file with its name and far fewer is another one."""
+
+NOT_SETTINGS = ("data", "seeds", "preset", "algo", "evaluate", "policy.snapshots")
+"""Parts of a config in which runs of one and the same method may differ."""
+BASELINES = ("cql", "rebrac", "mobile", "dt", "qdt", "edt", "reinformer", "qt", "dd")
+"""Sections of a config that speak of one algorithm only."""
+
+
+class Dataset(NamedTuple):
+    """What a run learned from."""
+
+    name: str
+    """As ``hopper-medium-replay``; with its version where it is D4RL's file."""
+    official: bool
+    """Whether it is D4RL's own file, as far as its name and number of episodes tell."""
+    digest: str
+
+
+class Entry(NamedTuple):
+    """One usable run; scores are normalised, seed to one score an episode."""
+
+    name: str
+    """Its folder, below the folder that is reported on."""
+    dataset: Dataset
+    algo: str
+    preset: str
+    settings: dict[str, Any]
+    """Dotted field -> value, of all that could change what is learned."""
+    last: Samples
+    best: Samples
+    """At each seed's own best step, chosen by these very episodes: it flatters."""
+    steps: tuple[int, dict[int, int]]
+    """Last step, and seed to best step."""
+    snapshots: int
+    """Moments of training among which the best was chosen."""
+    prompts: dict[str, Samples]
+    """``ipd`` and its ``ipd@P``, a fixed target return in place of V; {} where there is none."""
+
+
+class LeftOut(NamedTuple):
+    """A run that is not counted, and why."""
+
+    name: str
+    reason: str
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """Run directories at or below ``paths``, each once, in order of their names.
+
+    Raises ReportError for a path that neither is a run nor holds one.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        below = sorted(_runs_below(path))
+        if not below:
+            raise ReportError(
+                f"{path}: neither a run nor a folder with runs; `ipd train --out RUN` makes one"
+            )
+        found.update({run.resolve(): run for run in below})
+    return sorted(found.values())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `ipd train` has written here."""
+    marks = ("manifest.json", "evaluations.csv", "metrics.jsonl", "normaliser.json")
+    return (folder / "config.yaml").is_file() and any((folder / mark).is_file() for mark in marks)
+
+
+def _runs_below(path: Path) -> Iterator[Path]:
+    for folder, inner, _ in os.walk(path):
+        if is_run(Path(folder)):
+            inner.clear()
+            yield Path(folder)
+        inner[:] = [name for name in inner if not name.startswith(".")]
+
+
+def read_all(runs: Sequence[Path], root: Path) -> tuple[list[Entry], list[LeftOut]]:
+    """The usable ones of ``runs``, named by their place below ``root``, and the others."""
+    entries: list[Entry] = []
+    left_out = []
+    for run in runs:
+        name = os.path.relpath(run, root)
+        try:
+            entry = read_run(run, run.resolve().name if name == "." else name)
+            twin = next((other.name for other in entries if _same(entry, other)), None)
+            if twin is not None:
+                raise ReportError(f"the same episodes as {twin}")
+            entries.append(entry)
+        except ReportError as problem:
+            left_out.append(LeftOut(name, str(problem).replace(f"{run}{os.sep}", "")))
+    return entries, left_out
+
+
+def read_run(run: Path, name: str) -> Entry:
+    """One run. Raises ReportError where it is not finished, or its files do not hold what they should."""
+    config = _config(run / "config.yaml")
+    algo = str(config.get("algo", "ipd"))
+    manifest = read.read_json(run / "manifest.json")
+    if (run / "stages").is_dir() and not (run / "stages" / "evaluate" / "done.json").is_file():
+        raise ReportError("unfinished: no evaluation yet; the same `ipd train` goes on where it stopped")
+    if not (run / "evaluations.csv").is_file():
+        raise ReportError("failed or unfinished: no evaluations.csv")
+    rows = read.read_evaluations(run / "evaluations.csv")
+    judged = [row for row in rows if row.policy == algo]
+    if not judged:
+        raise ReportError(f"evaluations.csv: no episode of the policy {algo}")
+    last = judged_last(rows, algo, config.get("seeds"))
+    best = {
+        seed: max((float(values.mean()), step) for step, values in by_step.items())[1]
+        for seed, by_step in _by_seed(judged).items()
+    }
+    policies = sorted({row.policy for row in rows if row.policy.startswith("ipd@")}, key=_target)
+    settings = _flat({key: part for key, part in config.items() if key not in BASELINES or key == algo})
+    return Entry(
+        name=name,
+        dataset=dataset_of(str(config["data"]), manifest.get("data", {})),
+        algo=algo,
+        preset=str(config.get("preset", "")),
+        settings={key: value for key, value in settings.items() if not key.startswith(NOT_SETTINGS)},
+        last=last,
+        best={seed: values[best[seed]] for seed, values in _by_seed(judged).items()},
+        steps=(max(row.step for row in judged), best),
+        snapshots=len({row.step for row in judged}),
+        prompts={policy: judged_last(rows, policy, config.get("seeds")) for policy in ("ipd", *policies)}
+        if policies and algo == "ipd"
+        else {},
+    )
+
+
+def judged_last(rows: Sequence[Evaluation], policy: str, seeds: Any) -> Samples:
+    """Normalised scores at the policy's last step, seed by seed.
+
+    Raises ReportError where a seed of the config has none there, or a score is no finite number.
+    """
+    mine = [row for row in rows if row.policy == policy]
+    for row in mine:
+        if not (math.isfinite(row.ret) and math.isfinite(row.normalized)):
+            what = "task has no normalised score" if math.isfinite(row.ret) else "return is not finite"
+            where = f"seed {row.seed}, step {row.step}, episode {row.episode}"
+            raise ReportError(f"evaluations.csv: {policy}, {where}: the {what}")
+    last = max(row.step for row in mine)
+    found = {seed: values[last] for seed, values in _by_seed(mine).items() if last in values}
+    absent = sorted({*map(int, seeds or ()), *(row.seed for row in mine)} - set(found))
+    if absent:
+        raise ReportError(f"unfinished: {policy} has no episode of seed {absent[0]} at step {last}")
+    return found
+
+
+def dataset_of(source: str, facts: dict[str, Any]) -> Dataset:
+    """The data's name from ``data`` of the config, and whether it is D4RL's file.
+
+    ``facts`` is ``data`` of the manifest. Only a file with D4RL's name counts as D4RL's, and only while
+    the manifest does not tell otherwise; bundled, collected and unknown data are regenerated.
+    """
+    stem = re.sub(r"\.(hdf5|h5|npz|parquet)$", "", re.split(r"[/\\:]", source.rstrip("/"))[-1])
+    digest = str(facts.get("digest", ""))
+    if not OFFICIAL.fullmatch(stem) or ":" in source or not facts:
+        return Dataset(re.sub(r"-v\d+$", "", stem.lower().replace("_", "-")), False, digest)
+    name = KITCHEN.get(stem, stem.replace("_", "-"))
+    usual, found = EPISODES.get(name.removesuffix("-v2")), facts.get("episodes", 0)
+    if usual and abs(found - usual) > 0.1 * usual:
+        return Dataset(re.sub(r"-v\d+$", "", name), False, digest)
+    return Dataset(name, True, digest)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ReportError(f"config.yaml: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(config, dict) or "data" not in config:
+        raise ReportError("config.yaml: names no data")
+    return config
+
+
+def _flat(value: dict[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, part in value.items():
+        found |= _flat(part, f"{path}{key}.") if isinstance(part, dict) else {f"{path}{key}": part}
+    return found
+
+
+def _by_seed(rows: Sequence[Evaluation]) -> dict[int, dict[int, Any]]:
+    """Seed -> step -> normalised scores, one an episode."""
+    found: dict[int, dict[int, list[float]]] = {}
+    for row in sorted(rows, key=lambda row: (row.seed, row.step, row.episode)):
+        found.setdefault(row.seed, {}).setdefault(row.step, []).append(row.normalized)
+    return {
+        seed: {step: np.array(values, np.float64) for step, values in steps.items()}
+        for seed, steps in found.items()
+    }
+
+
+def _target(policy: str) -> float:
+    try:
+        return float(policy.split("@", 1)[1])
+    except ValueError:
+        raise ReportError(f"evaluations.csv: the policy {policy} names no target return") from None
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two runs of one method hold the same episodes (a copy)."""
+    return (
+        (one.dataset, one.algo, one.settings, sorted(one.last))
+        == (other.dataset, other.algo, other.settings, sorted(other.last))
+        and all(np.array_equal(one.last[seed], other.last[seed]) for seed in one.last)
+    )  # fmt: skip
