@@ -19,9 +19,15 @@ class Critics(eqx.Module):
     nets: MLP
 
     def __init__(
-        self, observation_size: int, action_size: int, hidden: tuple[int, ...], count: int, key: PRNG
+        self,
+        observation_size: int,
+        action_size: int,
+        hidden: tuple[int, ...],
+        count: int,
+        key: PRNG,
+        layer_norm: bool = False,
     ):
-        make = lambda k: MLP(observation_size + action_size, hidden, 1, k)  # noqa: E731
+        make = lambda k: MLP(observation_size + action_size, hidden, 1, k, layer_norm)  # noqa: E731
         self.nets = jax.vmap(make)(jax.random.split(key, count))
 
     def __call__(
@@ -76,6 +82,11 @@ class SquashedGaussianPolicy(eqx.Module):
 
     def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], key: PRNG):
         self.net = MLP(observation_size, hidden, 2 * action_size, key)
+
+    @property
+    def action_size(self) -> int:
+        """Dimensions of an action."""
+        return self.net.layers[-1].weight.shape[0] // 2
 
     def mode(self, observation: Float[Array, "obs"]) -> Float[Array, "act"]:
         """tanh of the mean of u: the deterministic action, in [-1, 1]."""

@@ -18,25 +18,33 @@ TerminationRule = Callable[[Float[Array, "*batch obs"]], Bool[Array, "*batch"]]
 """Known termination: normalised next observation -> whether the episode ends there."""
 
 
-def predict_fn(config: WorldConfig, ensemble: Ensemble, rule: TerminationRule | None) -> PredictFn:
-    """Mean dynamics, mean reward, termination and U(s, a) for a batch of pairs.
+def ends(
+    ensemble: Ensemble,
+    rule: TerminationRule | None,
+    observation: Float[Array, "obs"],
+    action: Float[Array, "act"],
+    next_observation: Float[Array, "obs"],
+) -> Float[Array, ""]:
+    """1 where the episode ends: by the ``rule`` where the task has one, else the learned head, else never."""
+    if rule is not None:
+        terminated = rule(next_observation)
+    elif ensemble.termination is not None:
+        terminated = ensemble.termination(jnp.concatenate([observation, action]))[0] > 0.0
+    else:
+        terminated = jnp.asarray(False)
+    return terminated.astype(jnp.float32)
 
-    Termination is the ``rule`` where the task has one, else the learned head, else never.
-    """
+
+def predict_fn(config: WorldConfig, ensemble: Ensemble, rule: TerminationRule | None) -> PredictFn:
+    """Mean dynamics, mean reward, termination (see ``ends``) and U(s, a) for a batch of pairs."""
 
     def one(observation: Float[Array, "obs"], action: Float[Array, "act"]) -> Prediction:
         means, log_variances = ensemble.members(observation, action)
         next_observation = observation + ensemble.scale.decode(means.mean(0))
-        if rule is not None:
-            terminated = rule(next_observation)
-        elif ensemble.termination is not None:
-            terminated = ensemble.termination(jnp.concatenate([observation, action]))[0] > 0.0
-        else:
-            terminated = jnp.asarray(False)
         return Prediction(
             next_observation,
             ensemble.mean_reward(observation, action),
-            terminated.astype(jnp.float32),
+            ends(ensemble, rule, observation, action, next_observation),
             uncertainty(means, log_variances, config.uncertainty, config.reduction),
         )
 
