@@ -170,6 +170,19 @@ class Panel:
             f'<path class="s-{colour} interval" d="M{_at(across[0])} {_at(down[0])}H{_at(across[1])}"/>'
         )
 
+    def stem(self, x: Number, low: Number, high: Number, colour: str) -> None:
+        """A vertical interval at x."""
+        across, down = self._points(np.full(2, float(x)), np.array([low, high], np.float64))
+        self._marks.append(
+            f'<path class="s-{colour} interval" d="M{_at(across[0])} {_at(down[0])}V{_at(down[1])}"/>'
+        )
+
+    def band(self, xs: Floats, low: Floats, high: Floats, colour: str) -> None:
+        """The area between two lines, to lie beneath a third."""
+        across, down = self._points(np.concatenate([xs, xs[::-1]]), np.concatenate([low, high[::-1]]))
+        path = "L".join(f"{_at(u)} {_at(v)}" for u, v in zip(across, down, strict=True))
+        self._marks.append(f'<path class="f-{colour} area faint" d="M{path}Z"/>')
+
     def rule(self, label: str, x: Number | None = None, y: Number | None = None, row: int = 0) -> None:
         """A dashed reference line at x or y with its name on it; `row` moves the name of an x line down."""
         if x is not None:
