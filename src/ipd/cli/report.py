@@ -1,4 +1,4 @@
-"""`ipd report`: a run's page and table from its files."""
+"""`ipd report`: a run's page and table, or the comparison of several runs, from their files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ from ipd.cli.options import parse, say
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Write report.html of one or more runs again, and print their tables."""
+    """Write report.html of a run again and print its table; or compare many runs."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run directories."""
+    """A run directory; or several, or folders with runs at any depth, for a comparison."""
+    out: Path | None = None
+    """Folder of the comparison (comparison.html, table.md, .csv, .tex); the runs' common one if not given."""
 
 
 def main(argv: list[str]) -> int:
-    """Parses, writes the pages, prints the tables."""
-    from ipd.report import page
+    """Parses, writes the page or the comparison, prints the table."""
+    from ipd.report import compare, compare_page, compare_read, compare_tables, page
 
-    for run in parse(Report, argv, "report").runs:
-        print_table(run, page.write(run))
+    options = parse(Report, argv, "report")
+    folders = list(dict.fromkeys(options.runs))
+    if len(folders) == 1 and options.out is None and not compare_read.holds_runs(folders[0]):
+        print_table(folders[0], page.write(folders[0]))
+        return 0
+    root = compare.common_folder(folders)
+    found = compare.load(folders, root)
+    say(compare_tables.terminal(found))
+    say(f"page: {compare_page.write(found, options.out or root)}")
     return 0
 
 

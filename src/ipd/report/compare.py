@@ -234,10 +234,14 @@ def sets_of(comparison: Comparison, *algos: str) -> list[Dataset]:
     return [d for d in comparison.datasets if all(comparison.main(d, algo) for algo in algos)]
 
 
+def judged(comparison: Comparison) -> list[Dataset]:
+    """The data sets that count in a measure over all: those IPD was run on, or every one without it."""
+    return sets_of(comparison, OURS) if OURS in comparison.algos else comparison.datasets
+
+
 def standings(comparison: Comparison) -> list[Standing]:
     """Every method over all sets: IQM with interval, and how likely IPD improves on it."""
-    ours = OURS in comparison.algos
-    needed = sets_of(comparison, OURS) if ours else comparison.datasets
+    ours, needed = OURS in comparison.algos, judged(comparison)
     found = []
     for algo in comparison.algos:
         shared = [dataset for dataset in sets_of(comparison, algo) if dataset in needed]

@@ -1,17 +1,16 @@
-"""Figures of a comparison: intervals of methods, performance profiles, and the paper's Figs. 2 and 3."""
+"""Figures of a comparison: intervals of methods and variants, and performance profiles."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ipd.report import compare, compare_tables, statistics
-from ipd.report.compare import Cell, Comparison, Score
-from ipd.report.compare_read import Dataset
+from ipd.report.compare import Comparison
 from ipd.report.plot import Axis, Panel
 from ipd.report.read import Floats
 from ipd.report.tables import Samples
@@ -23,9 +22,6 @@ FAMILIES = {
     "green": ("mobile",),
 }
 """Colour of IPD, of cloning and sequence models, of actor-critics, of the model-based."""
-PLANNING = ("augment.num_plans", "augment.plan_noise")
-IMAGINED = ("augment.", "refit.", "world.", "policy.mix", "policy.replace")
-"""Fields that mean nothing where nothing is imagined."""
 
 
 class Line(NamedTuple):
@@ -95,17 +91,15 @@ def standings(comparison: Comparison) -> str:
     found = []
     for standing in compare.standings(comparison):
         if standing.iqm is not None:
-            runs = np.concatenate(
-                compare.runs_of(comparison, standing.algo, compare.sets_of(comparison, standing.algo))
-            )
+            runs = np.concatenate(compare.runs_of(comparison, standing.algo, compare.judged(comparison)))
             name, colour = compare.name_of(standing.algo), colour_of(standing.algo)
             found.append(Line(name, *standing.iqm, runs, np.array([]), colour))
     if len(found) < 2:
         return ""
     say = (
         "Look for intervals that do not touch. Large dot: interquartile mean over all runs; bar: its 95 % "
-        "interval, runs drawn anew within each data set; small dots: runs, one a seed and data set. Orange is "
-        "IPD; purple, cloning and sequence models; blue, actor-critics; green, model-based."
+        "interval, runs drawn anew within each data set; small dots: runs, one a seed and data set. Orange: "
+        "IPD; purple: cloning and sequence models; blue: actor-critics; green: model-based."
     )
     return intervals(sorted(found, key=lambda line: -line.mean), "normalised score, last evaluation", say)
 
@@ -156,132 +150,3 @@ def profiles(comparison: Comparison) -> list[str]:
         )
         found.append(panel.figure(f"Against {compare.name_of(algo)}", say))
     return found
-
-
-def planner_of(settings: dict[str, Any]) -> str:
-    """``greedy`` for one plan without noise, else ``MPC``."""
-    return "greedy" if tuple(settings.get(key) for key in PLANNING) == (1, 0) else "MPC"
-
-
-def volume_of(settings: dict[str, Any]) -> float:
-    """Imagined steps asked for, a logged step; 0 where nothing is imagined."""
-    return float(settings.get("augment.augment_ratio", 0)) if settings.get("augment.enabled", False) else 0.0
-
-
-class Curve(NamedTuple):
-    """Scores of one way of planning over the volume it imagined, all else the same."""
-
-    planner: str
-    points: list[tuple[float, Score, Samples]]
-    """By volume; 0 is shared by all planners."""
-
-
-def volumes(cells: Sequence[Cell]) -> list[list[Curve]]:
-    """Runs that differ only in what was imagined, and how much of it (Fig. 2); two points at least."""
-    families: dict[str, dict[str, dict[float, Cell]]] = {}
-    for cell in cells:
-        if volume_of(cell.settings):
-            key = _but(cell.settings, (*PLANNING, "augment.augment_ratio"))
-            how = planner_of(cell.settings)
-            curve = families.setdefault(key, {}).setdefault(how, {})
-            curve.setdefault(volume_of(cell.settings), cell)
-    for curves in families.values():
-        member = next(iter(next(iter(curves.values())).values()))
-        for cell in cells:
-            same = _but(cell.settings, IMAGINED) == _but(member.settings, IMAGINED)
-            if same and not volume_of(cell.settings):
-                for curve in curves.values():
-                    curve.setdefault(0.0, cell)
-    found = []
-    for curves in families.values():
-        if len({cell.folders for curve in curves.values() for cell in curve.values()}) > 1:
-            found.append(
-                [
-                    Curve(how, [(v, compare.score(curve[v].last), curve[v].last) for v in sorted(curve)])
-                    for how, curve in sorted(curves.items(), key=lambda pair: pair[0] != "MPC")
-                ]
-            )
-    return found
-
-
-def _but(settings: dict[str, Any], without: Sequence[str]) -> str:
-    return str(
-        sorted((key, str(value)) for key, value in settings.items() if not key.startswith(tuple(without)))
-    )
-
-
-def volume(comparison: Comparison) -> list[str]:
-    """Fig. 2: score against imagined volume, MPC and greedy."""
-    found = []
-    for dataset in comparison.datasets:
-        for curves in volumes(comparison.of(dataset, compare.OURS)):
-            found.append(_volume(compare.title(dataset, comparison.datasets), curves))
-    return found
-
-
-def _volume(where: str, curves: Sequence[Curve]) -> str:
-    scores = [score for curve in curves for _, score, _ in curve.points]
-    seeds = [
-        np.array([v.mean() for v in samples.values()]) for curve in curves for _, _, samples in curve.points
-    ]
-    volumes_ = np.array([v for curve in curves for v, _, _ in curve.points])
-    reach = float(volumes_.max() - volumes_.min()) or 1.0
-    y = Axis.fit([*seeds, np.array([(s.low, s.high) for s in scores])], "normalised score", include=(0.0,))
-    x = Axis(-0.06 * reach, float(volumes_.max()) + 0.06 * reach, "imagined steps for every logged one")
-    panel = Panel(x, y)
-    for index, curve in enumerate(curves):
-        colour = "orange" if curve.planner == "MPC" else "blue"
-        # side by side, so that neither hides the other
-        beside = (index - (len(curves) - 1) / 2) * 0.02 * reach
-        at = np.array([v for v, _, _ in curve.points]) + beside
-        panel.line(at, np.array([score.mean for _, score, _ in curve.points]), colour, curve.planner)
-        for u, (_, score, samples) in zip(at, curve.points, strict=True):
-            if math.isfinite(score.low):
-                panel.stem(u, score.low, score.high, colour)
-            panel.dots(np.full(len(samples), u), np.array([v.mean() for v in samples.values()]), colour)
-            panel.dots(np.array([u]), np.array([score.mean]), colour, size="big")
-    say = (
-        "Look for orange above blue and for lines that rise with volume. Large dots: means; bars: 95 % "
-        "intervals over seeds; small dots: seeds."
-    )
-    return panel.figure(where, say)
-
-
-class Prompt(NamedTuple):
-    """IPD's scores under one way of prompting (Fig. 3)."""
-
-    name: str
-    score: Score
-    between: float
-    """Standard deviation of the seeds' means; NaN for one seed."""
-    within: float
-    """Standard deviation of the episodes of a seed, mean over seeds."""
-    samples: Samples
-
-
-def prompts(cell: Cell) -> list[Prompt]:
-    """V's prompt first, then fixed returns from the smallest; [] where no fixed return was tried."""
-    found = []
-    for policy, samples in cell.prompts.items():
-        means = [values.mean() for values in samples.values()]
-        spread = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
-        target = policy.partition("@")[2]
-        name = f"fixed return, {float(target):g} of the best logged" if target else "V of the state"
-        inside = float(np.mean([values.std() for values in samples.values()]))
-        found.append(Prompt(name, compare.score(samples), spread, inside, samples))
-    return found
-
-
-def prompting(dataset: Dataset, comparison: Comparison, cell: Cell) -> str:
-    """Fig. 3: V's prompt against fixed returns."""
-    lines = [
-        line_of(prompt.name, prompt.samples, "orange" if index == 0 else "muted")
-        for index, prompt in enumerate(prompts(cell))
-    ]
-    say = (
-        "Look for the orange row to lie furthest right with its dots close together. Large dot: mean; bar: "
-        "95 % interval over seeds; small dots: seeds; faint: episodes."
-    )
-    where = compare.title(dataset, comparison.datasets)
-    heading = f"{compare.name_of(cell.algo, cell.label)} on {where}"
-    return intervals(lines, "normalised score, last evaluation", say, heading)

@@ -100,6 +100,11 @@ def find(paths: Sequence[Path]) -> list[Path]:
     return sorted(found.values())
 
 
+def holds_runs(folder: Path) -> bool:
+    """Whether it is a folder with runs in it, and no run itself."""
+    return not is_run(folder) and any(True for _ in _runs_below(folder))
+
+
 def is_run(folder: Path) -> bool:
     """Whether `ipd train` has written here."""
     marks = ("manifest.json", "evaluations.csv", "metrics.jsonl", "normaliser.json")

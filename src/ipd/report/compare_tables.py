@@ -43,6 +43,8 @@ class Table(NamedTuple):
     lines: list[tuple[str, ...]]
     words: int = 1
     """So many columns are words, the others numbers."""
+    heads: tuple[int, ...] = ()
+    """Lines with which a block begins."""
 
 
 def digits(value: Number) -> str:
@@ -79,7 +81,9 @@ def score_at(cell: Cell | None, moment: str) -> Score | None:
 def methods(comparison: Comparison, moment: str) -> Table:
     """Data sets by methods at one moment; beneath the last evaluations the measures over all sets."""
     lines: list[tuple[str, ...]] = []
+    heads = []
     for dataset in comparison.datasets:
+        heads.append(len(lines))
         cells = [score_at(comparison.main(dataset, algo), moment) for algo in comparison.algos]
         theirs = [published.lookup(dataset.name, algo) for algo in comparison.algos]
         lines += [
@@ -91,12 +95,14 @@ def methods(comparison: Comparison, moment: str) -> Table:
             where = "printed" if dataset.official else "printed, on D4RL's data"
             lines.append((where, *map(printed_text, theirs)))
     if moment == "last":
+        heads.append(len(lines))
         found = compare.standings(comparison)
         lines.append(("IQM over data sets", *(estimate(s.iqm) for s in found)))
         if compare.OURS in comparison.algos:
             shares = (estimate(s.improvement, share=True) for s in found)
             lines.append(("probability that IPD is better", *shares))
-    return Table(MOMENTS[moment], ("", *map(compare.name_of, comparison.algos)), lines)
+    header = ("", *map(compare.name_of, comparison.algos))
+    return Table(MOMENTS[moment], header, lines, heads=tuple(heads))
 
 
 def variants(comparison: Comparison) -> Table | None:
@@ -215,8 +221,8 @@ def latex(comparison: Comparison) -> str:
     for table in _every(comparison):
         lines: list[str] = []
         columns = "l" * table.words + "r" * (len(table.header) - table.words)
-        for line in table.lines:
-            if line[0].endswith(")") and lines:
+        for index, line in enumerate(table.lines):
+            if index in table.heads[1:]:
                 lines.append(r"\addlinespace")
             lines.append(" & ".join(map(escaped, line)) + r" \\")
         blocks.append(

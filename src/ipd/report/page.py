@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -17,17 +18,26 @@ def write(run: Path) -> Path:
     with the command that makes them. Raises ReportError for a directory that is no run, or whose
     files are damaged.
     """
-    text = render(read.load(run))
-    page, part = run / "report.html", run / "report.html.part"
+    return put(run / "report.html", render(read.load(run)))
+
+
+def put(path: Path, text: str) -> Path:
+    """Writes a file that is at every instant the old one or the new one; returns its path."""
+    part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
-    os.replace(part, page)
-    return page
+    os.replace(part, path)
+    return path
 
 
 def render(run: read.Run) -> str:
     """The page as HTML."""
     rows = tables.final_table(run)
     parts = sections.all_sections(run, rows)
+    return document(sections.verdict(rows), sections.first_screen(run, rows), parts)
+
+
+def document(title: str, header: str, parts: Sequence[sections.Section]) -> str:
+    """A self-contained page: `title` is text, `header` the HTML of the first screen."""
     style = resources.files("ipd.report").joinpath("page.css").read_text(encoding="utf-8")
     links = "".join(f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts)
     body = "".join(
@@ -39,7 +49,7 @@ def render(run: read.Run) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(sections.verdict(rows))}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f'{sections.first_screen(run, rows)}\n<nav aria-label="Sections">{links}</nav>\n{body}\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f'{header}\n<nav aria-label="Sections">{links}</nav>\n{body}\n'
         "</main>\n</body>\n</html>\n"
     )

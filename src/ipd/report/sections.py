@@ -40,18 +40,28 @@ def grid(*parts: str) -> str:
     return f'<div class="grid {columns}">{"".join(shown)}</div>' if shown else ""
 
 
-def html_table(caption: str, header: Sequence[str], lines: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table in a box that scrolls by itself; the first `words` columns are text, the rest numbers."""
+def html_table(
+    caption: str,
+    header: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    words: int = 1,
+    heads: Sequence[int] = (),
+) -> str:
+    """A table in a box that scrolls by itself; the first `words` columns are text, the rest numbers.
 
-    def row(cells: Sequence[str], tag: str) -> str:
+    Each line of `heads` begins a block: it stands out, the others step back.
+    """
+
+    def row(cells: Sequence[str], tag: str, style: str = "") -> str:
         styles = (' class="word"' if index < words else "" for index in range(len(cells)))
         return (
-            "<tr>"
+            f"<tr{style}>"
             + "".join(f"<{tag}{s}>{escape(c)}</{tag}>" for s, c in zip(styles, cells, strict=True))
             + "</tr>"
         )
 
-    body = "".join(row(line, "td") for line in lines)
+    kinds = (' class="head"', ' class="more"') if heads else ("", "")
+    body = "".join(row(line, "td", kinds[index not in heads]) for index, line in enumerate(lines))
     name = f'aria-label="{escape(caption)}"'
     table = f"<table {name}><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
     box = f'<div class="scroll" tabindex="0" role="region" {name}>{table}</div>'
