@@ -1,0 +1,71 @@
+"""Every `--algo` through data, training, evaluation, page and loading, at the size of a toy."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import get_args
+
+import h5py
+import numpy as np
+import pytest
+
+import ipd
+from ipd.config import Algo, Config
+from ipd.data.sources import load
+from ipd.evaluation.scores import read_rows
+from ipd.presets import override, with_task
+from ipd.runs.algorithms import ALGORITHMS
+from ipd.runs.progress import Progress
+from ipd.runs.rundir import Job, read_job
+from ipd.runs.stages import evaluate, execute
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-odd logged episodes."""
+    whole = load("bundled:hopper-medium-replay")
+    episodes = whole.select(range(0, whole.num_episodes, 25))
+    path = tmp_path_factory.mktemp("data") / "small.hdf5"
+    with h5py.File(path, "w") as file:
+        for key in ("observations", "actions", "rewards", "next_observations"):
+            file[key] = getattr(episodes, key)
+        file["terminals"], file["timeouts"] = episodes.terminated, episodes.truncated
+    return path
+
+
+def tiny(algo: Algo) -> Config:
+    """The preset `tiny` with few updates: what is learned does not matter here."""
+    config = override(with_task("tiny", "Hopper-v4", algo=algo), {"evaluate.final_episodes": 1})
+    names = {"value", "world"} | ({ALGORITHMS[algo].stage} if algo in ALGORITHMS else set())
+    return override(config, {f"{name}.steps": 12 for name in names})
+
+
+def test_every_algorithm_has_a_row_and_settings() -> None:
+    assert {"ipd", *ALGORITHMS} == set(get_args(Algo))
+    for name, (module, stage, needs, _) in ALGORITHMS.items():
+        assert module.__doc__ and dataclasses.is_dataclass(getattr(Config(), stage)), name
+        assert set(needs) <= {"value", "world"}
+        for part in ("DATA_AXES", "prepare", "init", "draw", "update", "begin", "act"):
+            assert hasattr(module, part), f"{name} lacks {part}"
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_baseline_from_data_to_action(algo: Algo, small: Path, tmp_path: Path) -> None:
+    job = Job(str(small), "Hopper-v4", (0, 3), tiny(algo))
+    page = execute(tmp_path / "run", job, Progress(quiet=True))
+    assert read_job(tmp_path / "run") == job
+    rows = read_rows(tmp_path / "run" / "evaluations.csv")
+    assert [(row.policy, row.seed, row.step) for row in rows] == [
+        (algo, seed, step) for step in (6, 12) for seed in (0, 3)
+    ]
+    assert all(np.isfinite(row.ret) and row.length >= 1 for row in rows)
+    assert algo in page.read_text()
+    policy = ipd.load(tmp_path / "run", seed=3)
+    observation = load(str(small)).observations[0]
+    first = policy.act(observation)
+    assert first.shape == (3,) and np.isfinite(first).all() and np.abs(first).max() <= 1.0
+    assert np.isfinite(policy.act(observation, 1.0)).all()
+    before = (tmp_path / "run" / "evaluations.csv").read_bytes()
+    evaluate(tmp_path / "run")
+    assert (tmp_path / "run" / "evaluations.csv").read_bytes() == before
