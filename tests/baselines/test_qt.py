@@ -217,6 +217,22 @@ def test_policy_loss_and_gradient_for_both_sides_of_the_coin(prepared: tuple[Log
             np.testing.assert_allclose(along, (up - down) / 2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("changed", ["returns", "observations", "actions"])
+def test_what_action_and_next_observation_are_read_from(
+    prepared: tuple[Logged, Constants], changed: str
+) -> None:
+    """The action has seen R_t and s_t, the next observation a_t too; neither has seen what comes later."""
+    window = drawn(prepared[0])[0].window._replace(present=jnp.ones((40, 4), bool))
+    forward = jax.jit(jax.vmap(lambda policy, w: policy(w), in_axes=(None, 0)))
+    policy, t = fresh().policy.model, 2
+    other = window._replace(**{changed: getattr(window, changed).at[:, t].add(1.0)})
+    before, after = forward(policy, window), forward(policy, other)
+    moved = [np.abs(a - b).max(-1) > 1e-4 for a, b in zip(before, after, strict=True)]
+    for each, sees_now in zip(moved, (changed != "actions", True), strict=True):
+        assert not each[:, :t].any() and each[:, t].all() == each[:, t].any() == sees_now
+        assert each[:, t + 1].all()
+
+
 def test_types_of_the_state_do_not_change(prepared: tuple[Logged, Constants]) -> None:
     batch = jax.eval_shape(lambda k: qt.draw(CONFIG, prepared[0], k), jax.random.key(0))
     before = jax.eval_shape(lambda k: qt.init(CONFIG, SPEC, k), jax.random.key(0))
