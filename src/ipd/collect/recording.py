@@ -7,13 +7,15 @@ state of a simulator follows from the log: reset, and replay the actions since.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ipd.evaluation.tasks import Task
 from ipd.runs.errors import RunFailed
 
-Log = NDArray[np.void]
+Log = NDArray[Any]
 
 
 def record_type(task: Task) -> np.dtype[np.void]:

@@ -127,9 +127,9 @@ class Training:
 
         Raises ``RunFailed`` where losses, actions or observations are not finite.
         """
-        like = self._fresh()
+        like = jax.eval_shape(self._fresh)
         self.store.clean()
-        state = self._restore(like) if self.store.steps() else like
+        state = self._restore(like) if self.store.steps() else jax.jit(self._fresh)()
         step, settings, saved_at = self.saved, self.settings, time.monotonic()
         self.progress.begin("collect", step * self.size, len(self.log) * self.size, "steps")
         with Environments(self.task, self.size, settings.seed, TRAIN) as environments:
