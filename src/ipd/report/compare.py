@@ -174,7 +174,7 @@ def _named(cells: list[Cell]) -> list[Cell]:
         if labels.count(label) > 1:
             rivals = [other.settings for other, same in zip(others, labels, strict=True) if same == label]
             apart = [key for key in cell.settings if len({str(rival.get(key)) for rival in rivals}) > 1]
-            fields = [_field(cell.settings, key) for key in apart[: MOST_FIELDS + 1]]
+            fields = [_short(cell.settings, key) for key in apart[: MOST_FIELDS + 1]]
             label = ", ".join(
                 [label, *fields] if 0 < len(fields) <= MOST_FIELDS else [label, cell.folders[0]]
             )
@@ -203,6 +203,13 @@ def _field(settings: dict[str, Any], key: str) -> str:
     return f"{key} {', '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
+def _short(settings: dict[str, Any], key: str) -> str:
+    """``_field`` without the section, where no other section has a field of that name."""
+    name = key.rpartition(".")[2]
+    alike = sum(other.rpartition(".")[2] == name for other in {*settings, key})
+    return _field(settings, key).removeprefix(key.removesuffix(name)) if alike == 1 else _field(settings, key)
+
+
 def _label(cell: Cell, main: Cell) -> str:
     base, *added = cell.preset.split("+")
     plain, *usual = main.preset.split("+")
@@ -211,7 +218,7 @@ def _label(cell: Cell, main: Cell) -> str:
         return "+".join(parts)
     keys = _differing(cell, main)
     if 0 < len(keys) <= MOST_FIELDS:
-        return ", ".join(_field(cell.settings, key) for key in keys)
+        return ", ".join(_short(cell.settings, key) for key in keys)
     return PurePath(cell.folders[0]).name
 
 

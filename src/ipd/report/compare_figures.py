@@ -53,16 +53,17 @@ def intervals(lines: Sequence[Line], axis: str, say: str, heading: str = "") -> 
     """Rows of means with intervals, seeds and episodes, drawn for wide and for narrow windows."""
     drawn = _intervals(lines, axis, True) + _intervals(lines, axis, False)
     head = f"<h3>{escape(heading)}</h3>" if heading else ""
-    return f'<figure class="hero">{head}{drawn}<figcaption>{escape(say)}</figcaption></figure>'
+    return f'<figure class="hero rows">{head}{drawn}<figcaption>{escape(say)}</figcaption></figure>'
 
 
 def _intervals(lines: Sequence[Line], axis: str, wide: bool) -> str:
     pool = [np.concatenate([line.seeds, line.episodes, [line.mean, line.low, line.high]]) for line in lines]
-    left, step = (240, 34) if wide else (10, 50)
+    room = 30 + 7 * max(len(line.label) for line in lines)
+    left, step = (max(120, min(room, 280)), 34) if wide else (10, 50)
     panel = Panel(
         Axis.fit(pool, axis, include=(0.0,)),
         Axis(0, 1, ""),
-        820 if wide else 360,
+        left + 500 if wide else 360,
         58 + step * len(lines),
         left,
     )
@@ -145,7 +146,7 @@ def profiles(comparison: Comparison) -> list[str]:
         better = compare.improvement(comparison, algo, sets)
         say = (
             "Look for the orange line above the blue one everywhere. A run of IPD is better with probability "
-            f"{compare_tables.estimate(better, share=True)}, over {len(sets)} "
+            f"{compare_tables.estimate(better, 2)}, over {len(sets)} "
             f"data set{'s' if len(sets) > 1 else ''}."
         )
         found.append(panel.figure(f"Against {compare.name_of(algo)}", say))

@@ -54,8 +54,11 @@ def verdict(comparison: Comparison) -> str:
     place = order.index(compare.OURS)
     ours = ranked[place][0]
     if place == 0:
-        second = f"{compare.name_of(order[1])}'s {digits(ranked[1][0])}"
-        return f"IPD leads {len(order)} methods: {digits(ours)}, before {second}"
+        second, points = compare.name_of(order[1]), (digits(ours), digits(ranked[1][0]))
+        chance = compare.improvement(comparison, order[1], compare.judged(comparison))
+        if not chance.low > 0.5:
+            return f"IPD and {second} lead {len(order)} methods, not told apart: {points[0]} and {points[1]}"
+        return f"IPD leads {len(order)} methods: {points[0]}, before {second}'s {points[1]}"
     return (
         f"IPD is number {place + 1} of {len(order)} methods: {digits(ours)}, behind "
         f"{compare.name_of(order[0])}'s {digits(ranked[0][0])}"
@@ -72,7 +75,7 @@ def checks(comparison: Comparison) -> list[tuple[str, str]]:
     items = []
     for state, above in (("yes", True), ("no", False)):
         names = [
-            f"{compare.name_of(s.algo)} ({s.improvement.point:.2f})"
+            f"{compare.name_of(s.algo)} ({s.improvement.point:.3g})"
             for s in found
             if s.improvement is not None and (s.improvement.point >= BETTER) == above
         ]
@@ -107,7 +110,7 @@ def first_screen(comparison: Comparison) -> str:
     kicker = " · ".join(words)
     found = compare.standings(comparison)
     lines = [
-        (compare.name_of(s.algo), estimate(s.iqm), estimate(s.improvement, share=True), str(s.sets))
+        (compare.name_of(s.algo), estimate(s.iqm), estimate(s.improvement, 2), str(s.sets))
         for s in sorted(found, key=lambda s: -s.iqm.point if s.iqm else math.inf)
     ]
     header = ("method", "IQM", "P(IPD better)", "sets")

@@ -47,22 +47,22 @@ class Table(NamedTuple):
     """Lines with which a block begins."""
 
 
-def digits(value: Number) -> str:
+def digits(value: Number, places: int = 1) -> str:
     """A score: one decimal, a true minus, a dash where there is none."""
-    return f"{value:.1f}".replace("-", "−") if math.isfinite(value) else DASH
+    return f"{value:.{places}f}".replace("-", "−") if math.isfinite(value) else DASH
 
 
-def bounds(low: Number, high: Number) -> str:
-    """An interval of scores."""
-    return f"[{digits(low)}, {digits(high)}]" if math.isfinite(low) else DASH
+def bounds(low: Number, high: Number, places: int = 1) -> str:
+    """An interval."""
+    return f"[{digits(low, places)}, {digits(high, places)}]" if math.isfinite(low) else DASH
 
 
-def estimate(found: Interval | None, share: bool = False) -> str:
-    """A point with its interval; `share` for a probability."""
+def estimate(found: Interval | None, places: int = 1) -> str:
+    """A point with its interval."""
     if found is None:
         return DASH
-    point, low, high = (f"{v:.2f}" if share else digits(v) for v in found)
-    return f"{point} [{low}, {high}]" if math.isfinite(found.low) else point
+    text = bounds(found.low, found.high, places)
+    return digits(found.point, places) + (f" {text}" if text != DASH else "")
 
 
 def printed_text(found: Printed | None) -> str:
@@ -97,10 +97,14 @@ def methods(comparison: Comparison, moment: str) -> Table:
     if moment == "last":
         heads.append(len(lines))
         found = compare.standings(comparison)
-        lines.append(("IQM over data sets", *(estimate(s.iqm) for s in found)))
+        lines.append(("IQM over data sets", *(digits(s.iqm.point) if s.iqm else DASH for s in found)))
+        lines.append(("95 % interval", *(bounds(*s.iqm[1:]) if s.iqm else DASH for s in found)))
         if compare.OURS in comparison.algos:
-            shares = (estimate(s.improvement, share=True) for s in found)
-            lines.append(("probability that IPD is better", *shares))
+            shares = [s.improvement for s in found]
+            lines.append(
+                ("probability that IPD is better", *(digits(p.point, 2) if p else DASH for p in shares))
+            )
+            lines.append(("95 % interval", *(bounds(*p[1:], 2) if p else DASH for p in shares)))
     header = ("", *map(compare.name_of, comparison.algos))
     return Table(MOMENTS[moment], header, lines, heads=tuple(heads))
 
@@ -163,12 +167,13 @@ def terminal(comparison: Comparison) -> str:
     parts = [tables.aligned(header, lines, words=2)]
     if len(comparison.algos) > 1:
         found = [
-            (compare.name_of(s.algo), str(s.sets), estimate(s.iqm), estimate(s.improvement, share=True))
+            (compare.name_of(s.algo), str(s.sets), estimate(s.iqm), estimate(s.improvement, 2))
             for s in compare.standings(comparison)
         ]
         parts.append(tables.aligned(("method", "sets", "IQM", "probability that IPD is better"), found))
-    parts += [f"{DAGGER} {text}" for text in doubts(comparison)]
-    parts += [f"left out: {left.name}: {left.reason}" for left in comparison.left_out]
+    said = [f"{DAGGER} {text}" for text in doubts(comparison)]
+    said += [f"left out: {left.name}: {left.reason}" for left in comparison.left_out]
+    parts += ["\n".join(said)] if said else []
     if not all(dataset.official for dataset in comparison.datasets):
         parts.append(REGENERATED)
     return "\n\n".join(parts)
