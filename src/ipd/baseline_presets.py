@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+
+def _each(algorithms: tuple[str, ...], **values: Any) -> dict[str, Any]:
+    """The same settings for several algorithms."""
+    return {f"{name}.{field}": value for name in algorithms for field, value in values.items()}
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         # cql, rebrac, mobile
         # dt, qdt
+        **_each(("dt", "qdt"), steps=20_000, learning_rate=3e-4, warmup_steps=2_000),
         # edt, reinformer
         # qt
         "qt.steps": 20_000,
@@ -16,6 +23,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         # cql, rebrac, mobile
         # dt, qdt
+        **_each(
+            ("dt", "qdt"), steps=6_000, learning_rate=1e-3, warmup_steps=500, layers=2, heads=2, width=64
+        ),
         # edt, reinformer
         # qt
         "qt.steps": 6_000,
@@ -32,6 +42,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         # cql, rebrac, mobile
         # dt, qdt
+        **_each(
+            ("dt", "qdt"), steps=1_000, learning_rate=1e-3, warmup_steps=200, layers=2, heads=2, width=64
+        ),
         # edt, reinformer
         # qt
         "qt.steps": 1_500,
@@ -50,6 +63,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         # cql, rebrac, mobile
         # dt, qdt
+        **_each(
+            ("dt", "qdt"),
+            steps=60,
+            batch_size=8,
+            learning_rate=1e-3,
+            warmup_steps=10,
+            layers=1,
+            heads=2,
+            width=16,
+            context_len=5,
+        ),
         # edt, reinformer
         # qt
         "qt.steps": 60,
