@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import NamedTuple
 
-from ipd.baselines import cloning, iql
+from ipd.baselines import cloning, cql, dt, edt, iql, mobile, qdt, qt, rebrac, reinformer
 
 
 class Algorithm(NamedTuple):
@@ -21,11 +21,19 @@ class Algorithm(NamedTuple):
 
 
 _SEQUENCE = ("baselines/sequences.py",)
-_ACTOR_CRITIC = ("baselines/actor_critic.py", "value/networks.py")
+_ACTOR_CRITIC = ("baselines/actor_critic.py",)
 
 ALGORITHMS: dict[str, Algorithm] = {
     "bc": Algorithm(cloning, "cloning"),
     "iql": Algorithm(iql, "value"),
+    "cql": Algorithm(cql, "cql", parts=_ACTOR_CRITIC),
+    "rebrac": Algorithm(rebrac, "rebrac", parts=_ACTOR_CRITIC),
+    "mobile": Algorithm(mobile, "mobile", ("world",), _ACTOR_CRITIC),
+    "dt": Algorithm(dt, "dt", parts=_SEQUENCE),
+    "qdt": Algorithm(qdt, "qdt", ("value",), (*_SEQUENCE, "baselines/dt.py")),
+    "edt": Algorithm(edt, "edt", parts=_SEQUENCE),
+    "reinformer": Algorithm(reinformer, "reinformer", parts=_SEQUENCE),
+    "qt": Algorithm(qt, "qt", parts=_SEQUENCE),
 }
 """Every `--algo` but `ipd`, which is the whole pipeline."""
 
