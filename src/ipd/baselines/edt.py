@@ -24,6 +24,7 @@ histories are tried in one vmap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -153,7 +154,7 @@ def draw_expert(
     config: EDTConfig, logits: Float[Array, "context bins"], key: PRNG
 ) -> Float[Array, "context"]:
     """High yet likely returns: drawn from the likeliest bins once high bins are preferred."""
-    raised = logits + config.expert_weight * jnp.linspace(0.0, 1.0, config.num_bins)
+    raised = logits + config.expert_weight * jnp.linspace(0.0, 1.0, config.num_bins)[None]
     kept, bins = jax.lax.top_k(raised, max(1, round(config.top_share * config.num_bins)))
     place = jax.random.categorical(key, kept)
     return from_bin(jnp.take_along_axis(bins, place[:, None], axis=1)[:, 0], config.num_bins)
@@ -171,7 +172,7 @@ class Found(NamedTuple):
     action: Float[Array, "act"]
 
 
-def search(config: EDTConfig, model: ElasticTransformer, context: Context, key: PRNG) -> Found:
+def search(config: EDTConfig, model: Callable[[Context], Prediction], context: Context, key: PRNG) -> Found:
     """The history with the largest estimated return, among starts ``search_stride`` steps apart."""
     length = config.context_len
     oldest = length - context.present.sum()
