@@ -185,7 +185,7 @@ class DDConfig:
 
     steps: int = 1_000_000
     """Updates."""
-    batch_size: int = 32
+    batch_size: int = 64
     learning_rate: float = 2e-4
     width: int = 128
     """Channels of the U-Net's first level."""
@@ -195,13 +195,13 @@ class DDConfig:
     """States in a plan; a multiple of 2 ** (levels - 1)."""
     diffusion_steps: int = 200
     sampling_steps: int = 200
-    """Denoising steps in use; fewer than `diffusion_steps` skips evenly (DDIM)."""
+    """Denoising steps in use; fewer than `diffusion_steps` skips evenly (DDIM, no fresh noise)."""
     guidance: float = 1.2
     """w of classifier-free guidance; 0 ignores the return."""
     condition_dropout: float = 0.25
     """Probability that a training plan's return is hidden."""
     target: float = 0.9
-    """Return asked for, as a share of the largest normalised one."""
+    """Return asked for: 0 is the lowest return of any logged step, 1 the highest."""
     temperature: float = 0.5
     """Scale of the noise in sampling."""
     average: float = 0.995
@@ -209,3 +209,5 @@ class DDConfig:
     inverse_hidden: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of the inverse dynamics."""
     discount: float = 0.99
+    termination_penalty: float = 100.0
+    """Taken off the return where the task ended, logged units."""
