@@ -4,7 +4,8 @@
 
 ``next_observations`` would repeat ``observations`` one row on; only those after each episode's last
 step are stored, as ``final_observations`` (E, obs). Everything else has D4RL's plain keys. At 6 MB
-the whole Hopper set fits, so no episode need be left out.
+the whole Hopper set fits, so no episode need be left out. What the full file says of itself
+(`ipd collect` writes task, versions, seed and scores) is kept.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ def main() -> None:
     )
     parser.add_argument("full", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--task", required=True, help="Gymnasium id the data were recorded in")
-    parser.add_argument("--mujoco", default="not recorded", help="version the data were recorded with")
+    parser.add_argument("--task", help="Gymnasium id the data were recorded in, where the file has none")
     arguments = parser.parse_args()
     episodes = load(str(arguments.full))
     arrays = {
@@ -35,13 +35,19 @@ def main() -> None:
         "timeouts": episodes.truncated,
         "final_observations": episodes.next_observations[episodes.starts[1:] - 1],
     }
+    attributes = {"mujoco": "not recorded"}
+    with h5py.File(arguments.full) as full:
+        attributes |= full.attrs
+    attributes |= {
+        "source": f"every episode of {arguments.full.name}",
+        "note": "regenerated, not D4RL",
+        "tool": "bench/pack_bundle.py",
+        "digest": episodes.digest,
+    }
+    if arguments.task or not episodes.task:
+        attributes["task"] = arguments.task or parser.error("the file does not say its task: give --task")
     with h5py.File(arguments.out, "w", track_order=True) as file:
-        file.attrs["source"] = f"every episode of {arguments.full.name}"
-        file.attrs["note"] = "regenerated, not D4RL"
-        file.attrs["tool"] = "bench/pack_bundle.py"
-        file.attrs["task"] = arguments.task
-        file.attrs["mujoco"] = arguments.mujoco
-        file.attrs["digest"] = episodes.digest
+        file.attrs.update(attributes)
         for name, array in arrays.items():
             # One chunk a column: bytes of one quantity pack best together.
             chunks = (len(array), *(1 for _ in array.shape[1:]))
