@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "write a run's page again and print its table",
     "data": "check or describe a dataset",
     "collect": "make a dataset in a task with soft actor-critic",
+    "sweep": "every run of a table or figure of the paper, on one machine or on Ray",
     "doctor": "what is installed, what is missing, whether a task steps",
 }
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from ipd.cli.options import parse, say
 
-EXTRAS = {"envs": ("gymnasium", "gymnasium_robotics", "mujoco")}
+EXTRAS = {"envs": ("gymnasium", "gymnasium_robotics", "mujoco"), "cluster": ("ray",)}
 
 
 @dataclasses.dataclass(frozen=True)

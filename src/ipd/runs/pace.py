@@ -1,0 +1,80 @@
+"""How long a sweep will take: from the clock times of runs that are there, else from rough constants."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ipd.runs.sweep import Entry
+
+UPDATES: Mapping[str, float] = {
+    "value": 130.0,
+    "world": 60.0,
+    "cloning": 600.0,
+    "refit": 110.0,
+    "policy": 40.0,
+    "cql": 25.0,
+    "rebrac": 60.0,
+    "mobile": 60.0,
+    "dt": 40.0,
+    "qdt": 40.0,
+    "edt": 25.0,
+    "reinformer": 40.0,
+    "qt": 20.0,
+    "dd": 10.0,
+}
+"""Updates a second, rough: preset `cpu`, three seeds side by side, two cores."""
+SECONDS: Mapping[str, float] = {"augment": 60.0, "evaluate": 90.0, "audit": 15.0}
+"""Of stages that are not counted in updates, rough, as above."""
+START = 20.0
+"""Seconds until a run has loaded what it needs and compiled its first program."""
+
+
+class Pace(NamedTuple):
+    """Rates of the stages."""
+
+    updates: Mapping[str, float]
+    """Stage -> updates a second."""
+    seconds: Mapping[str, float]
+    """Stage that is not counted in updates -> seconds."""
+    measured: frozenset[str]
+    """Stages whose numbers come from runs that are there."""
+
+    def of(self, entry: Entry, status: Mapping[str, str]) -> float:
+        """Seconds that `entry` will take; `status` is `sweep.status`'s."""
+        config = entry.job.config
+        stages = [stage for stage, state in status.items() if state == "new"]
+        stages += ["evaluate"] if entry.job.task else []
+        stages += ["audit"] if entry.job.task and "augment" in status else []
+        total = START
+        for stage in stages:
+            if stage in self.updates:
+                total += getattr(config, stage).steps / self.updates[stage]
+            else:
+                total += self.seconds[stage]
+        return total
+
+
+def pace(out: Path) -> Pace:
+    """Means over every run below `out`, and rough constants for stages that none of them had."""
+    updates, whole = defaultdict[str, list[tuple[float, float]]](list), defaultdict[str, list[float]](list)
+    for path in sorted(out.glob("*/*/*/timing.jsonl")):
+        once: dict[str, float] = defaultdict(float)
+        for line in path.read_text().splitlines():
+            told = json.loads(line)
+            if told["unit"] == "updates":
+                updates[told["stage"]].append((told["to"] - told["from"], told["seconds"]))
+            else:
+                once[told["stage"]] += told["seconds"]
+        for stage, seconds in once.items():
+            whole[stage].append(seconds)
+    rates = {
+        stage: sum(count for count, _ in found) / max(sum(seconds for _, seconds in found), 1e-9)
+        for stage, found in updates.items()
+    }
+    rates = {stage: rate for stage, rate in rates.items() if rate > 0}
+    flat = {stage: sum(found) / len(found) for stage, found in whole.items()}
+    return Pace(dict(UPDATES) | rates, dict(SECONDS) | flat, frozenset(rates) | frozenset(flat))

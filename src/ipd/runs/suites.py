@@ -1,0 +1,150 @@
+"""What a suite holds: the paper's data sets by their official file names, and the variants run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from ipd.config import Algo
+from ipd.presets import ABLATIONS
+from ipd.runs.errors import InputError
+
+BUNDLED = "hopper-medium-replay"
+
+
+class DataSet(NamedTuple):
+    """One of D4RL's sets, and the living task that stands for the one it was recorded in."""
+
+    name: str
+    file: str
+    """Official name of the file."""
+    env: str | None
+    """Gymnasium id; None where no living task has these observations."""
+    steps: int
+    """Rows of the official file."""
+
+
+def _locomotion(name: str, env: str, steps: int) -> DataSet:
+    robot, _, kind = name.partition("-")
+    return DataSet(name, f"{robot}_{kind.replace('-', '_')}-v2.hdf5", env, steps)
+
+
+SETS: dict[str, DataSet] = {
+    found.name: found
+    for found in (
+        _locomotion("walker2d-medium", "Walker2d-v4", 1_000_000),
+        _locomotion("walker2d-medium-replay", "Walker2d-v4", 302_000),
+        _locomotion("hopper-medium", "Hopper-v4", 1_000_000),
+        _locomotion("hopper-medium-replay", "Hopper-v4", 402_000),
+        _locomotion("halfcheetah-medium", "HalfCheetah-v4", 1_000_000),
+        _locomotion("halfcheetah-medium-replay", "HalfCheetah-v4", 202_000),
+        DataSet("kitchen-complete", "mini_kitchen_microwave_kettle_light_slider-v0.hdf5", None, 3_680),
+        DataSet("kitchen-partial", "kitchen_microwave_kettle_light_slider-v0.hdf5", None, 136_950),
+        DataSet("hammer-human", "hammer-human-v1.hdf5", "AdroitHandHammer-v1", 11_310),
+        DataSet("pen-cloned", "pen-cloned-v1.hdf5", "AdroitHandPen-v1", 500_000),
+    )
+}
+"""The ten sets of the paper's Table 1. -v4 is the living task nearest to D4RL's: -v5 has other rewards."""
+
+
+class Source(NamedTuple):
+    """Where the data of a set come from on this machine."""
+
+    path: str
+    """As `ipd.data.sources.load` takes it."""
+    origin: str
+    """`D4RL`, or `regenerated`: a set of the same kind that was made anew."""
+    remark: str | None = None
+    """What a person should know of the file."""
+
+
+def find(dataset: DataSet, root: Path | None) -> Source | None:
+    """The official file in `root`, else a collected one under the set's plain name, else the bundled one.
+
+    None where there is none. Only an official file that `ipd collect` did not write is called D4RL.
+    """
+    for name in (dataset.file, f"{dataset.name}.hdf5"):
+        path = None if root is None else root.resolve() / name
+        if path is not None and path.is_file():
+            official, remark = _inspect(path, dataset) if name == dataset.file else (False, None)
+            return Source(str(path), "D4RL" if official else "regenerated", remark)
+    return Source(f"bundled:{BUNDLED}", "regenerated") if dataset.name == BUNDLED else None
+
+
+def _inspect(path: Path, dataset: DataSet) -> tuple[bool, str | None]:
+    """Whether a file is what its official name says, and a remark where it is not as long as it should be."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            steps, made = file["observations"].shape[0], "recipe" in file.attrs
+    except (OSError, KeyError, AttributeError, IndexError):
+        return True, None  # the run that reads it says what is wrong, and where
+    near = abs(steps - dataset.steps) <= 0.01 * dataset.steps
+    told = f"{path.name} has {steps:,} steps, the official file {dataset.steps:,}"
+    return not made, None if made or near else told
+
+
+class Variant(NamedTuple):
+    """What is run on each set of a suite: an algorithm, or the method with something changed."""
+
+    name: str
+    """Its folder, and what `--algos` calls it."""
+    algo: Algo = "ipd"
+    ablations: tuple[str, ...] = ()
+    """Names in `ipd.presets.ABLATIONS`."""
+    overrides: Mapping[str, Any] = {}
+    """Dotted field -> value."""
+
+
+class Suite(NamedTuple):
+    """Sets times variants. A variant stands behind those whose stages it takes over."""
+
+    sets: tuple[str, ...]
+    variants: tuple[Variant, ...]
+
+    def narrowed(self, tasks: tuple[str, ...], names: tuple[str, ...]) -> Suite:
+        """Only these sets and variants, in the suite's order; nothing named is everything."""
+        return Suite(
+            tuple(_chosen("--tasks", self.sets, tasks)),
+            tuple(
+                variant
+                for variant in self.variants
+                if variant.name in _chosen("--algos", tuple(v.name for v in self.variants), names)
+            ),
+        )
+
+
+def _chosen(option: str, there: tuple[str, ...], wanted: tuple[str, ...]) -> list[str]:
+    strangers = [name for name in wanted if name not in there]
+    if strangers:
+        raise InputError(f"{option} {strangers[0]}: not in this suite; there are: {', '.join(there)}")
+    return [name for name in there if not wanted or name in wanted]
+
+
+RATIOS = (0.25, 0.5, 1.0, 2.0)
+PROMPTS = (0.25, 0.5, 0.75, 1.0, 1.5)
+_REPLAY = tuple(name for name in SETS if name.endswith("medium-replay"))
+
+SUITES: dict[str, Suite] = {
+    "table1": Suite(tuple(SETS), tuple(Variant(algo, algo) for algo in get_args(Algo))),
+    "fig2": Suite(
+        ("walker2d-medium-replay",),
+        (
+            *(Variant(f"mpc-{ratio:g}", overrides={"augment.augment_ratio": ratio}) for ratio in RATIOS),
+            *(
+                Variant(f"greedy-{ratio:g}", "ipd", ("greedy",), {"augment.augment_ratio": ratio})
+                for ratio in RATIOS
+            ),
+            Variant("none", ablations=("no-augmentation",)),
+        ),
+    ),
+    "fig3": Suite(
+        ("halfcheetah-medium-replay",),
+        (Variant("hindsight", ablations=("hindsight",), overrides={"evaluate.prompts": PROMPTS}),),
+    ),
+    "ablations": Suite(_REPLAY, (Variant("ipd"), *(Variant(name, ablations=(name,)) for name in ABLATIONS))),
+}
+"""`table1`: the paper's main table. `fig2`: imagined steps for each logged one, with MPC and greedily.
+`fig3`: V against fixed returns as prompts. `ablations`: the method, and each part of it changed."""
