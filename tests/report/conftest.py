@@ -176,44 +176,6 @@ def _write_evaluations(path: Path, rng: np.random.Generator) -> None:
                         )
 
 
-def write_small_run(
-    run: Path,
-    scores: dict[int, list[float]],
-    algo: str = "ipd",
-    data: str = "bundled:hopper-medium-replay",
-    steps: tuple[int, ...] = (100,),
-    preset: str = "cpu",
-    episodes: int = 999,
-    policies: dict[str, dict[int, list[float]]] | None = None,
-    **settings: dict[str, Any],
-) -> Path:
-    """What a comparison reads of a run, and no more: config, manifest, evaluations.
-
-    `scores` are normalised, seed to one an episode; they are those of the last of `steps`, and the
-    steps before are worse. `policies` are evaluated besides, at the last step.
-    """
-    run.mkdir(parents=True)
-    config = {
-        "data": data, "task": "Hopper-v4", "seeds": sorted(scores), "preset": preset, "algo": algo,
-        "augment": {"enabled": True, "augment_ratio": 1.0, "num_plans": 3, "plan_noise": 1.0},
-        "policy": {"mix": 0.5, "q_weight": 1.0}, "cql": {"steps": 7}, "evaluate": {"episodes": 3},
-    }  # fmt: skip
-    for section, fields in settings.items():
-        config[section] = {**config.get(section, {}), **fields}
-    (run / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
-    _write_json(run / "manifest.json", {"data": {"digest": "0a1b2c3d", "episodes": episodes}})
-    with (run / "evaluations.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("policy", "seed", "step", "episode", "return", "length", "normalized"))
-        for policy, found in {algo: scores, **(policies or {})}.items():
-            for behind, step in enumerate(reversed(steps if policy == algo else steps[-1:])):
-                for seed, values in found.items():
-                    for episode, value in enumerate(values):
-                        score = value - 5 * behind
-                        writer.writerow((policy, seed, step, episode, 32.5 * score - 20, 10, score))
-    return run
-
-
 @pytest.fixture
 def synthetic_run(tmp_path: Path) -> Path:
     """A complete run: three seeds, every stage done, evaluated and audited."""

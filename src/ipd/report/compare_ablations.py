@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,33 +34,39 @@ class Curve(NamedTuple):
     """Scores of one way of planning over the volume it imagined, all else the same."""
 
     planner: str
+    """``greedy`` or ``MPC``."""
+    label: str
     points: list[tuple[float, Score, Samples]]
     """By volume; 0 is shared by all planners."""
 
 
 def volumes(cells: Sequence[Cell]) -> list[list[Curve]]:
     """Runs that differ only in what was imagined, and how much of it (Fig. 2); two points at least."""
-    families: dict[str, dict[str, dict[float, Cell]]] = {}
+    families: dict[str, dict[tuple[str, str], dict[float, Cell]]] = {}
     for cell in cells:
         if volume_of(cell.settings):
             key = _but(cell.settings, (*PLANNING, "augment.augment_ratio"))
-            how = planner_of(cell.settings)
-            curve = families.setdefault(key, {}).setdefault(how, {})
-            curve.setdefault(volume_of(cell.settings), cell)
+            plans, noise = (cell.settings.get(field) for field in PLANNING)
+            how = planner_of(cell.settings), f"{plans} plans, noise {noise}"
+            families.setdefault(key, {}).setdefault(how, {}).setdefault(volume_of(cell.settings), cell)
+    found = []
     for curves in families.values():
-        member = next(iter(next(iter(curves.values())).values()))
+        first = next(iter(next(iter(curves.values())).values()))
         for cell in cells:
-            same = _but(cell.settings, IMAGINED) == _but(member.settings, IMAGINED)
+            same = _but(cell.settings, IMAGINED) == _but(first.settings, IMAGINED)
             if same and not volume_of(cell.settings):
                 for curve in curves.values():
                     curve.setdefault(0.0, cell)
-    found = []
-    for curves in families.values():
         if len({cell.folders for curve in curves.values() for cell in curve.values()}) > 1:
+            kinds = [planner for planner, _ in curves]
             found.append(
                 [
-                    Curve(how, [(v, compare.score(curve[v].last), curve[v].last) for v in sorted(curve)])
-                    for how, curve in sorted(curves.items(), key=lambda pair: pair[0] != "MPC")
+                    Curve(
+                        planner,
+                        planner if kinds.count(planner) == 1 else f"{planner}, {plans}",
+                        [(v, compare.score(curve[v].last), curve[v].last) for v in sorted(curve)],
+                    )
+                    for (planner, plans), curve in sorted(curves.items(), key=lambda pair: pair[0])
                 ]
             )
     return found
@@ -90,12 +97,13 @@ def _volume(where: str, curves: Sequence[Curve]) -> str:
     y = Axis.fit([*seeds, np.array([(s.low, s.high) for s in scores])], "normalised score", include=(0.0,))
     x = Axis(-0.06 * reach, float(volumes_.max()) + 0.06 * reach, "imagined steps for every logged one")
     panel = Panel(x, y)
+    shades = itertools.cycle(("orange", "purple", "green"))
     for index, curve in enumerate(curves):
-        colour = "orange" if curve.planner == "MPC" else "blue"
+        colour = "blue" if curve.planner == "greedy" else next(shades)
         # side by side, so that neither hides the other
         beside = (index - (len(curves) - 1) / 2) * 0.02 * reach
         at = np.array([v for v, _, _ in curve.points]) + beside
-        panel.line(at, np.array([score.mean for _, score, _ in curve.points]), colour, curve.planner)
+        panel.line(at, np.array([score.mean for _, score, _ in curve.points]), colour, curve.label)
         for u, (_, score, samples) in zip(at, curve.points, strict=True):
             if math.isfinite(score.low):
                 panel.stem(u, score.low, score.high, colour)
@@ -127,7 +135,7 @@ def prompts(cell: Cell) -> list[Prompt]:
         means = [values.mean() for values in samples.values()]
         spread = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
         target = policy.partition("@")[2]
-        name = f"fixed return, {float(target):g} of the best logged" if target else "V of the state"
+        name = f"fixed, {float(target):g} of the best logged" if target else "V of the state"
         inside = float(np.mean([values.std() for values in samples.values()]))
         found.append(Prompt(name, compare.score(samples), spread, inside, samples))
     return found

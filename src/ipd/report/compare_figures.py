@@ -58,8 +58,9 @@ def intervals(lines: Sequence[Line], axis: str, say: str, heading: str = "") -> 
 
 def _intervals(lines: Sequence[Line], axis: str, wide: bool) -> str:
     pool = [np.concatenate([line.seeds, line.episodes, [line.mean, line.low, line.high]]) for line in lines]
-    room = 30 + 7 * max(len(line.label) for line in lines)
-    left, step = (max(120, min(room, 280)), 34) if wide else (10, 50)
+    lines = [line._replace(label=_clipped(line.label)) for line in lines]
+    room = 30 + 8 * max(len(line.label) for line in lines)
+    left, step = (max(120, room), 34) if wide else (10, 50)
     panel = Panel(
         Axis.fit(pool, axis, include=(0.0,)),
         Axis(0, 1, ""),
@@ -85,6 +86,10 @@ def _intervals(lines: Sequence[Line], axis: str, wide: bool) -> str:
         for line in lines
     )
     return panel.svg(f"{axis}: {spoken}.", y_ticks=False, style="wide" if wide else "narrow")
+
+
+def _clipped(label: str, most: int = 34) -> str:
+    return label if len(label) <= most else f"{label[: most - 1]}…"
 
 
 def standings(comparison: Comparison) -> str:

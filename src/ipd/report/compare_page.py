@@ -36,7 +36,8 @@ def render(comparison: Comparison) -> str:
     """The page as HTML."""
     parts = [scores(comparison), profiles(comparison), variants(comparison), volume(comparison),
              prompts(comparison), runs(comparison)]  # fmt: skip
-    return page.document(verdict(comparison), first_screen(comparison), parts)
+    text = page.document(verdict(comparison), first_screen(comparison), parts)
+    return text.replace("95 %", "95\u00a0%")
 
 
 def verdict(comparison: Comparison) -> str:
@@ -80,7 +81,7 @@ def checks(comparison: Comparison) -> list[tuple[str, str]]:
             if s.improvement is not None and (s.improvement.point >= BETTER) == above
         ]
         if names:
-            how = f"with a probability of at least {BETTER}" if above else f"with less than {BETTER}"
+            how = f"with a probability {'of at least' if above else 'below'} {BETTER}"
             items.append((state, f"a run of IPD is better {how}: than {', '.join(names)}"))
     fewest = min(len(cell.last) for cell in comparison.cells if not cell.label)
     state = "yes" if fewest >= ENOUGH_SEEDS else "no"
