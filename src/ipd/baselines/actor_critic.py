@@ -84,6 +84,14 @@ def q_values(
     return q.reshape(batch, count, -1)
 
 
+def next_value(
+    state: State, next_observations: Float[Array, "batch obs"], key: PRNG
+) -> Float[Array, "batch"]:
+    """min_i Q'_i(s', a') of the slow critics for one a' ~ pi(s'), without an entropy bonus."""
+    next_actions, _ = sample(state.policy, next_observations, key)
+    return q_values(state.target_critics, next_observations, next_actions)[:, 0].min(axis=1)
+
+
 def improve_policy(
     config: ActorCriticConfig, state: State, observations: Float[Array, "batch obs"], key: PRNG
 ) -> tuple[State, Metrics]:

@@ -88,8 +88,7 @@ def update(config: CQLConfig, state: State, batch: Data, key: PRNG) -> tuple[Sta
     steps = batch.steps
     state, metrics = actor_critic.improve_policy(config, state, steps.observations, policy_key)
 
-    next_actions, _ = actor_critic.sample(state.policy, steps.next_observations, next_key)
-    next_q = q_values(state.target_critics, steps.next_observations, next_actions)[:, 0].min(axis=1)
+    next_q = actor_critic.next_value(state, steps.next_observations, next_key)
     target = td_target(steps.rewards, steps.terminated, next_q, config.discount)
     actions, log_density = proposals(config, state.policy, steps, proposal_key)
     actions = jnp.concatenate([steps.actions[:, None], actions], axis=1)

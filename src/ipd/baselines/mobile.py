@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 
 from ipd.baseline_config import MOBILEConfig
 from ipd.baselines import actor_critic
-from ipd.baselines.actor_critic import State, act, begin, init, q_values
+from ipd.baselines.actor_critic import State, act, begin, init
 from ipd.baselines.material import Constants, Material, on_device
 from ipd.maths.losses import td_target
 from ipd.maths.returns import reward_to_go
@@ -130,8 +130,7 @@ def imagine(policy: SquashedGaussianPolicy, batch: Batch, key: PRNG) -> Steps:
 
 def inconsistency(
     config: MOBILEConfig,
-    policy: SquashedGaussianPolicy,
-    target_critics: Critics,
+    state: State,
     model: Model,
     observations: Float[Array, "batch obs"],
     actions: Float[Array, "batch act"],
@@ -150,9 +149,7 @@ def inconsistency(
         return jax.vmap(lambda n: ends(model.ensemble, model.rule, observation, action, n))(nexts)
 
     over = jax.vmap(ended)(observations, actions, next_observations)
-    flat = next_observations.reshape(-1, size)
-    next_actions, _ = actor_critic.sample(policy, flat, action_key)
-    values = q_values(target_critics, flat, next_actions)[:, 0].min(axis=1)
+    values = actor_critic.next_value(state, next_observations.reshape(-1, size), action_key)
     targets = (1.0 - over) * values.reshape(over.shape)
     return config.discount * targets.reshape(rows, members, -1).mean(axis=2).std(axis=1, ddof=1)
 
@@ -166,8 +163,7 @@ def critic_target(
     key: PRNG,
 ) -> Float[Array, "batch"]:
     """y of the module's docstring; ``penalty`` is U, 0 at logged steps."""
-    next_actions, _ = actor_critic.sample(state.policy, steps.next_observations, key)
-    next_q = q_values(state.target_critics, steps.next_observations, next_actions)[:, 0].min(axis=1)
+    next_q = actor_critic.next_value(state, steps.next_observations, key)
     target = td_target(steps.rewards, steps.terminated, next_q, config.discount)
     return jnp.maximum(target - config.penalty * penalty, floor)
 
@@ -179,10 +175,7 @@ def update(config: MOBILEConfig, state: State, batch: Batch, key: PRNG) -> tuple
     steps = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch.logged, imagined)
     state, metrics = actor_critic.improve_policy(config, state, steps.observations, keys[1])
 
-    doubt = inconsistency(
-        config, state.policy, state.target_critics, batch.model,
-        imagined.observations, imagined.actions, keys[2],
-    )  # fmt: skip
+    doubt = inconsistency(config, state, batch.model, imagined.observations, imagined.actions, keys[2])
     penalty = jnp.concatenate([jnp.zeros(len(batch.logged.rewards)), doubt])
     target = critic_target(config, state, steps, penalty, batch.floor, keys[3])
 
