@@ -16,6 +16,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         # dt, qdt
         **_each(("dt", "qdt"), steps=20_000, learning_rate=3e-4, warmup_steps=2_000),
         # edt, reinformer
+        **_each(("edt", "reinformer"), steps=10_000, learning_rate=3e-4, warmup_steps=1_000),
+        "reinformer.learning_rate": 1e-3,
         # qt
         "qt.steps": 20_000,
         # dd
@@ -27,6 +29,10 @@ PRESETS: dict[str, dict[str, Any]] = {
             ("dt", "qdt"), steps=6_000, learning_rate=1e-3, warmup_steps=500, layers=2, heads=2, width=64
         ),
         # edt, reinformer
+        **_each(("edt", "reinformer"), steps=6_000, batch_size=64, layers=2, heads=2, width=64),
+        **_each(("edt", "reinformer"), learning_rate=1e-3, warmup_steps=500),
+        "edt.search_stride": 4,
+        "reinformer.learning_rate": 3e-3,
         # qt
         "qt.steps": 6_000,
         "qt.batch_size": 128,
@@ -46,6 +52,10 @@ PRESETS: dict[str, dict[str, Any]] = {
             ("dt", "qdt"), steps=1_000, learning_rate=1e-3, warmup_steps=200, layers=2, heads=2, width=64
         ),
         # edt, reinformer
+        **_each(("edt", "reinformer"), steps=1_000, batch_size=64, layers=2, heads=2, width=64),
+        **_each(("edt", "reinformer"), learning_rate=1e-3, warmup_steps=200),
+        "edt.search_stride": 8,
+        "reinformer.learning_rate": 3e-3,
         # qt
         "qt.steps": 1_500,
         "qt.batch_size": 64,
@@ -75,6 +85,8 @@ PRESETS: dict[str, dict[str, Any]] = {
             context_len=5,
         ),
         # edt, reinformer
+        **_each(("edt", "reinformer"), steps=60, batch_size=8, layers=1, heads=2, width=16),
+        **_each(("edt", "reinformer"), learning_rate=1e-3, warmup_steps=10, context_len=5),
         # qt
         "qt.steps": 60,
         "qt.batch_size": 8,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,6 +159,8 @@ def test_search_keeps_the_history_with_the_largest_estimate(best: int) -> None:
 def test_acting_is_a_plain_loop_over_shortened_histories() -> None:
     """Step by step, each history cut out by hand and alone in the network, not masked."""
     model = network()
+    bins = (8.0 * model.head_bins.weight, jnp.zeros(9))  # so that not always the same bin is drawn
+    model = eqx.tree_at(lambda m: (m.head_bins.weight, m.head_bins.bias), model, bins)
     state = filled(lambda key: edt.init(CONFIG, SPEC, key), 0, 0.0)._replace(acting=model)
     random = np.random.default_rng(5)
     seen = random.normal(size=(9, 5)).astype(np.float32)
@@ -169,20 +172,24 @@ def test_acting_is_a_plain_loop_over_shortened_histories() -> None:
     returns: list[float] = []
     actions: list[np.ndarray] = []
     lengths = []
+    rubbish = window(6)
 
     def alone(first: int, to_go: np.ndarray) -> Prediction:
-        """The last ``len(to_go)`` steps from ``first`` on; the rest of the window is rubbish."""
-        blank, length = window(6), len(to_go)
-        history = np.concatenate([*(a[None] for a in actions[first:]), np.full((1, 3), 33.0)])
+        """Step ``first`` and what follows, at the window's end; the rest of it is rubbish."""
+        length = len(to_go)
+
+        def ending(rows: np.ndarray) -> np.ndarray:
+            shape = (CONTEXT - length, *rows.shape[1:])
+            return np.concatenate([random.normal(size=shape), rows]).astype(np.float32)
+
+        history = ending(np.stack([*actions[first:], np.full(3, 33.0)]))
+        timesteps = np.maximum(np.arange(first + length - CONTEXT, first + length), 0)
         return predict(
-            blank._replace(
-                observations=blank.observations.at[-length:].set(seen[first : first + length]),
-                returns=blank.returns.at[-length:].set(to_go),
-                actions=blank.actions.at[-length:].set(history),
-                timesteps=blank.timesteps.at[-length:].set(first + np.arange(length)),
-                present=np.arange(CONTEXT) >= CONTEXT - length,
+            rubbish._replace(
+                observations=ending(seen[first : first + length]), returns=ending(to_go), actions=history,
+                timesteps=timesteps, present=np.arange(CONTEXT) >= CONTEXT - length,
             )
-        )
+        )  # fmt: skip
 
     for t in range(len(seen)):
         action, memory = act(memory, jnp.asarray(seen[t]))
@@ -199,4 +206,4 @@ def test_acting_is_a_plain_loop_over_shortened_histories() -> None:
         lengths.append(t + 1 - first)
         np.testing.assert_allclose(action, expected, atol=1e-4)
         np.testing.assert_allclose(memory.returns[-1], to_go, atol=1e-6)
-    assert len(set(lengths)) > 2 and len(set(returns)) > 2, "the case is too easy"
+    assert len(set(lengths)) > 2 and len(set(returns)) > 1, "the case is too easy"
