@@ -44,17 +44,23 @@ for (const width of widths) {
 </script></body>"""
 
 
-def test_page_fits_phone_tablet_and_desk(synthetic_run: Path, tmp_path: Path) -> None:
+def measured(page: Path, scratch: Path) -> dict[str, dict[str, float]]:
+    """What the browser finds at each width; skips where there is no browser."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip("no chromium on this machine")
-    harness = tmp_path / "harness.html"
-    harness.write_text(HARNESS.replace("PAGE", page.write(synthetic_run).as_uri()))
-    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", harness.as_uri()]
+    harness = scratch / "harness.html"
+    harness.write_text(HARNESS.replace("PAGE", page.as_uri()))
+    command = [browser, *FLAGS, f"--user-data-dir={scratch / 'profile'}", harness.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
     result = re.search(r"RESULT(.*)END", dom)
     assert result, dom[-500:]
-    for width, seen in json.loads(result[1]).items():
+    found: dict[str, dict[str, float]] = json.loads(result[1])
+    return found
+
+
+def test_page_fits_phone_tablet_and_desk(synthetic_run: Path, tmp_path: Path) -> None:
+    for width, seen in measured(page.write(synthetic_run), tmp_path).items():
         assert seen["scroll"] <= seen["client"], f"{width} px: the page is {seen['scroll']} px wide"
         assert seen["table"] <= 0, f"{width} px: the headline table does not fit"
         assert seen["narrowest"] >= 300, f"{width} px: a chart is {seen['narrowest']} px wide"

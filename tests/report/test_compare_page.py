@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from report.small_runs import write_small_run
+from report.test_browser import measured
 from report.test_page import Outline
 
 from ipd.cli import main
@@ -169,6 +170,15 @@ def test_the_page_is_whole_and_fetches_nothing(found: Comparison) -> None:
     assert not re.search(r'd="[^"]*nan', text)
 
 
+def test_page_fits_phone_tablet_and_desk(found: Comparison, tmp_path: Path) -> None:
+    page = compare_page.write(found, tmp_path / "out")
+    for width, seen in measured(page, tmp_path).items():
+        assert seen["scroll"] <= seen["client"], f"{width} px: the page is {seen['scroll']} px wide"
+        assert seen["table"] <= 0, f"{width} px: the headline table does not fit"
+        assert seen["narrowest"] >= 300, f"{width} px: a chart is {seen['narrowest']} px wide"
+        assert seen["charts"] == 8, "IQMs, three profiles, variants, volume, two of prompts"
+
+
 def test_parts_without_runs_name_the_command(tmp_path: Path) -> None:
     write_small_run(tmp_path / "only", {0: [50.0]})
     text = compare_page.render(compare.load([tmp_path], tmp_path))
@@ -191,9 +201,14 @@ def test_the_headline_minds_the_interval(tmp_path: Path) -> None:
 def test_names_from_runs_cannot_become_markup(tmp_path: Path) -> None:
     hostile = "<img src=x onerror=y>'\"&"
     write_small_run(tmp_path / "ipd", OURS)
-    write_small_run(tmp_path / "<b>x", OURS, algo=hostile, preset=hostile, data=f"x:{hostile}")
-    tags = Outline(compare_page.render(compare.load([tmp_path], tmp_path))).attributes
-    assert not [tag for tag, values in tags if tag == "img" or "onerror" in values]
+    write_small_run(tmp_path / "<u>x", OURS, data=f"x:{hostile}")
+    write_small_run(tmp_path / "<s>y", OURS, algo=hostile, preset=hostile)
+    write_small_run(tmp_path / "<s>z", OURS, algo=hostile, preset=f"cpu+{hostile}", policy={hostile: hostile})
+    text = compare_page.render(compare.load([tmp_path], tmp_path))
+    assert not [
+        tag for tag, values in Outline(text).attributes if tag in ("img", "u", "s") or "onerror" in values
+    ]
+    assert "Not run: &lt;img" in text
 
 
 def test_the_command_compares_folders_and_keeps_to_itself_for_one_run(
