@@ -27,8 +27,16 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "held_out_error": ("squared error on held-out episodes, mean over members", "std^2"),
     "best_error": ("smallest held-out error so far, mean over members", "std^2"),
     "action_error": ("squared difference of predicted and logged (or imagined) action", "action^2"),
+    "observation_error": ("squared difference of predicted and logged next observation", "std^2"),
     "policy_loss": ("loss of the sequence policy (Eq. 26)", "action^2"),
     "q_gain": ("smallest Q of the policy's action minus that of the data's", "scaled reward"),
+    "observation_error": ("squared error of the predicted next observation", "std^2"),
+    "return_loss": ("expectile loss of the predicted return (EDT, Reinformer)", "(half the range)^2 or (mean return)^2"),
+    "return_gain": ("predicted return minus the logged one", "largest logged return"),
+    "return_cross_entropy": ("cross-entropy of the return's bin (EDT)", "nats"),
+    "negative_log_likelihood": ("of the logged action", "nats"),
+    "entropy": ("of the policy at logged steps, summed over action dimensions", "nats"),
+    "temperature": ("weight of the entropy in the policy's loss", "loss per nat"),
     "gradient_norm": ("norm of the gradient before clipping", "loss per weight"),
 }
 """Name -> (meaning, unit) of every metric; values are means over the updates since the record before."""
