@@ -61,13 +61,14 @@ def prepared() -> tuple[Logged, Constants]:
 
 
 def fresh() -> State:
-    """Every network of the state differs from every other."""
+    """Every network of the state differs from every other; actions depend strongly on the return."""
     blank = filled(lambda key: qt.init(CONFIG, SPEC, key), 0, 0.0)
     nets = [filled(lambda key: qt.init(CONFIG, SPEC, key), seed) for seed in (1, 2)]
-    sequence = blank.policy._replace(model=nets[0].policy.model, acting=nets[0].policy.model)
+    weight = lambda policy: policy.trunk.embed[0].weight  # noqa: E731
+    policy, average = (eqx.tree_at(weight, net.target_policy, 30 * weight(net.target_policy)) for net in nets)
     return blank._replace(
-        policy=sequence,
-        target_policy=nets[1].target_policy,
+        policy=blank.policy._replace(model=policy, acting=policy),
+        target_policy=average,
         critics=nets[0].critics,
         target_critics=nets[1].critics,
     )
@@ -140,6 +141,11 @@ def test_updates_are_those_of_a_plain_loop(prepared: tuple[Logged, Constants]) -
     for step in range(1, 7):
         before = state
         targets = plain_targets(state, data, behind)[rows][present]
+        if step == 1:
+            ours = jax.jit(lambda *of: qt.critic_targets(CONFIG, *of))(
+                state.target_policy, state.target_critics, batch
+            )
+            np.testing.assert_allclose(np.asarray(ours)[present], targets, rtol=1e-4, atol=1e-5)
         state, metrics = update(before, batch)
 
         # the critics' loss, and one clipped step on it and on nothing else
@@ -152,8 +158,7 @@ def test_updates_are_those_of_a_plain_loop(prepared: tuple[Logged, Constants]) -
         norm = np.sqrt(sum((g**2).sum() for g in grads))
         assert norm > CONFIG.clip_norm and float(metrics["gradient_norm"]) > CONFIG.clip_norm
         expected = adam.step(nets[0] + nets[1], [g * CONFIG.clip_norm / norm for g in grads])
-        ours = member(state.critics, 0) + member(state.critics, 1)
-        close(ours, expected, 2e-4)
+        close(member(state.critics, 0) + member(state.critics, 1), expected, 2e-4)
         close(
             leaves(state.target_critics),
             mix(CONFIG.polyak, leaves(state.critics), leaves(before.target_critics)),
@@ -229,8 +234,8 @@ def test_what_action_and_next_observation_are_read_from(
     before, after = forward(policy, window), forward(policy, other)
     moved = [np.abs(a - b).max(-1) > 1e-4 for a, b in zip(before, after, strict=True)]
     for each, sees_now in zip(moved, (changed != "actions", True), strict=True):
-        assert not each[:, :t].any() and each[:, t].all() == each[:, t].any() == sees_now
-        assert each[:, t + 1].all()
+        assert not each[:, :t].any() and each[:, t].any() == sees_now
+        assert each[:, t + 1].any()
 
 
 def test_types_of_the_state_do_not_change(prepared: tuple[Logged, Constants]) -> None:
@@ -280,9 +285,7 @@ def test_candidates_are_drawn_in_proportion_to_exp_q(
 ) -> None:
     data, constants = prepared
     here, before = np.asarray(data.observations[7]), data.observations[6]
-    # actions that depend strongly on the return asked for
-    strong = 5 * jnp.arange(1.0, 7.0)[:, None]
-    state = eqx.tree_at(lambda s: s.policy.acting.trunk.embed[0].weight, fresh(), strong)
+    state = fresh()
     reward = 0.0 if first_step else 0.6
     memory = qt.begin(CONFIG, SPEC, constants)
     if not first_step:
