@@ -126,5 +126,5 @@ def _work(entry: Entry, out: str, seconds: float, *after: object) -> Outcome:
         except Exception as error:
             line = f"{type(error).__name__}: {error}"
         line = " ".join(line.split())
-        print(line, file=file)
+        print(line or "done", file=file)
     return Outcome("failed" if line else "done", line, time.monotonic() - began)

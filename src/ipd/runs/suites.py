@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -9,8 +10,6 @@ from typing import Any, NamedTuple, get_args
 from ipd.config import Algo
 from ipd.presets import ABLATIONS
 from ipd.runs.errors import InputError
-
-BUNDLED = "hopper-medium-replay"
 
 
 class DataSet(NamedTuple):
@@ -69,7 +68,8 @@ def find(dataset: DataSet, root: Path | None) -> Source | None:
         if path is not None and path.is_file():
             official, remark = _inspect(path, dataset) if name == dataset.file else (False, None)
             return Source(str(path), "D4RL" if official else "regenerated", remark)
-    return Source(f"bundled:{BUNDLED}", "regenerated") if dataset.name == BUNDLED else None
+    bundled = importlib.resources.files("ipd.data") / "bundled" / f"{dataset.name}.hdf5"
+    return Source(f"bundled:{dataset.name}", "regenerated") if bundled.is_file() else None
 
 
 def _inspect(path: Path, dataset: DataSet) -> tuple[bool, str | None]:

@@ -259,21 +259,21 @@ def _in_process(entry: Entry, out: Path, say: Say, checkpoint_seconds: float) ->
     log.parent.mkdir(parents=True, exist_ok=True)
     last = "said nothing"
     # A pipe, not the file itself: a run whose sweep was killed ends with the next line that it says.
-    child = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "ipd", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        assert child.stdout is not None
-        with log.open("a") as file:
-            for text in child.stdout:
-                file.write(text)
-                file.flush()
-                last = text.strip() or last
-                say(f"  {text.rstrip()}")
-        code = child.wait()
-    finally:
-        child.kill()
-        child.wait()
+    ) as child:
+        try:
+            assert child.stdout is not None
+            with log.open("a") as file:
+                for text in child.stdout:
+                    file.write(text)
+                    file.flush()
+                    last = text.strip() or last
+                    say(f"  {text.rstrip()}")
+            code = child.wait()
+        except BaseException:
+            child.kill()
+            raise
     if code < 0:
         return f"killed by signal {-code} after: {last}" + (" (out of memory?)" if code == -9 else "")
     return last if code else ""

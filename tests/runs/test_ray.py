@@ -1,0 +1,135 @@
+"""A sweep on a real Ray cluster of two nodes: a worker is killed, a run fails, a run waits for another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import pytest
+
+from ipd.data.sources import load
+from ipd.runs import ray_engine, sweep
+from ipd.runs.errors import InputError
+from ipd.runs.stages import execute
+from ipd.runs.suites import Suite, Variant
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = {"cloning.steps": 1_500, "evaluate.snapshots": 1}
+SUITE = Suite(
+    ("hopper-medium-replay",),
+    (
+        Variant("bc", "bc", overrides=STEPS),
+        Variant("broken", "bc", overrides=STEPS | {"cloning.learning_rate": 1e38}),
+        Variant("longer", "bc", overrides=STEPS | {"evaluate.final_episodes": 3}),
+    ),
+)
+UNEQUAL = {"timing.jsonl", "lock"}
+"""Clock times, and a file that is only there to be locked."""
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of two nodes with one processor each; whatever Ray writes lies in a short temporary folder."""
+    folder = tempfile.mkdtemp(prefix="ray")  # sockets have short names
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    from ray.cluster_utils import Cluster
+
+    size = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=size)
+    try:
+        nodes.add_node(**size)
+        yield nodes.address
+    finally:
+        nodes.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> sweep.Plan:
+    """Three runs of thirty episodes of the bundled data."""
+    whole = load("bundled:hopper-medium-replay")
+    episodes = whole.select(range(0, whole.num_episodes, whole.num_episodes // 30))
+    with h5py.File(tmp_path / "hopper-medium-replay.hdf5", "w") as file:
+        for key in ("observations", "actions", "rewards", "next_observations"):
+            file[key] = getattr(episodes, key)
+        file["terminals"], file["timeouts"] = episodes.terminated, episodes.truncated
+    return sweep.plan(SUITE, "tiny", seeds=1, group=3, root=tmp_path)
+
+
+def process_with(path: Path) -> int | None:
+    """The process that has a file open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == str(path):
+                return int(link.parts[2])
+        except OSError:  # a process that ended, or one of another user
+            continue
+    return None
+
+
+def kill_worker_of(folder: Path, killed: list[int]) -> None:
+    """SIGKILL for the process that works on a run, once it has a checkpoint and is not done."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        done = (folder / "stages" / "cloning" / "done.json").exists()
+        worker = process_with(folder / "lock")
+        if list(folder.glob("stages/cloning/step-*.json")) and worker and not done:
+            os.kill(worker, signal.SIGKILL)
+            killed.append(worker)
+            return
+        time.sleep(0.01)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in UNEQUAL)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_killed_worker_is_retried_and_a_failed_run_stops_nothing(
+    cluster: str, planned: sweep.Plan, tmp_path: Path
+) -> None:
+    out, said, killed = tmp_path / "out", list[str](), list[int]()
+    bc, broken, longer = (entry.key for entry in planned.entries)
+    killer = threading.Thread(target=kill_worker_of, args=(out / bc, killed), daemon=True)
+    with pytest.raises(InputError, match="no node has as much; there are: 1 CPUs, 0 GPUs"):
+        ray_engine.run(planned, out, said.append, cluster, cpus=2.0)
+    killer.start()
+    outcomes = ray_engine.run(planned, out, said.append, cluster, checkpoint_seconds=0.0)
+    killer.join()
+    assert killed, "nothing was killed"
+    assert {key: outcome.state for key, outcome in outcomes.items()} == {
+        bc: "done", broken: "failed", longer: "done"
+    }  # fmt: skip
+    assert "going on from" in (out / f"{bc}.log").read_text()
+    assert "not finite" in outcomes[broken].line
+    assert any(broken in line and "not finite" in line for line in said)
+    assert f"cloning: taken from {out / bc}" in (out / f"{longer}.log").read_text()
+
+    undisturbed = tmp_path / "undisturbed" / "seeds-0"
+    execute(undisturbed, planned.entries[0].job, checkpoint_seconds=0.0)
+    before, after = contents(undisturbed), contents(out / bc)
+    assert after.keys() == before.keys()
+    assert [name for name in before if before[name] != after[name]] == []
+
+    assert [sweep.finished(out, entry) for entry in planned.entries] == [True, False, True]
+
+
+def test_no_cluster_is_told(planned: sweep.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match=r"--address auto: no Ray cluster .*ray start --head"):
+        ray_engine.run(planned, tmp_path / "out", print)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'ipd\[cluster\]'"):
+        ray_engine.run(planned, tmp_path / "out", print)
