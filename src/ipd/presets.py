@@ -128,15 +128,15 @@ ABLATIONS: dict[str, Overrides] = {
 }
 
 TASKS: tuple[tuple[str, Overrides], ...] = (
-    (r"halfcheetah", {"policy.q_weight": 5.0}),
-    (r"hopper", {"policy.q_weight": 1.0}),
-    (r"hopper.*replay", {"policy.q_weight": 3.0}),
-    (r"walker2d", {"policy.q_weight": 2.0}),
-    (r"pen|hammer|door|relocate", {"policy.q_weight": 0.1}),
+    (r"halfcheetah", {"policy.q_weight": 5.0, "qt.q_weight": 5.0}),
+    (r"hopper", {"policy.q_weight": 1.0, "qt.q_weight": 1.0}),
+    (r"hopper.*replay", {"policy.q_weight": 3.0, "qt.q_weight": 3.0}),
+    (r"walker2d", {"policy.q_weight": 2.0, "qt.q_weight": 2.0}),
+    (r"pen|hammer|door|relocate", {"policy.q_weight": 0.1, "qt.q_weight": 0.1}),
     (r"pen|hammer|door|relocate|kitchen", {"value.inverse_temperature": 0.5}),
     (r"pen|hammer|door|relocate|kitchen", {"value.dropout": 0.1, "policy.dropout": 0.1}),
-    (r"kitchen", {"policy.q_weight": 0.01}),
-    (r"kitchen.*complete|mini_kitchen", {"policy.q_weight": 0.001}),  # its official file is mini_kitchen_...
+    (r"kitchen", {"policy.q_weight": 0.01, "qt.q_weight": 0.01}),
+    (r"kitchen.*complete|mini_kitchen", {"policy.q_weight": 0.001, "qt.q_weight": 0.001}),
 )
 """Pattern in the task's id or the data's name -> overrides; later rows win. Weights of Q are QT's."""
 
@@ -188,7 +188,8 @@ def problems(config: Config) -> list[str]:
     may_be_zero = {"refit.steps", "evaluate.rerank", "evaluate.episodes", "evaluate.snapshots"}
     shares = {"world": ("held_out", "threshold_quantile"), "policy": ("mix", "shorten", "dropout", "average"),
               "value": ("expectile", "huber_quantile", "discount", "dropout", "polyak"),
-              "refit": ("share",)}  # fmt: skip
+              "refit": ("share",), "mobile": ("real_share",), "edt": ("expectile", "top_share"),
+              "reinformer": ("expectile",), "dd": ("condition_dropout", "average")}  # fmt: skip
     for stage in dataclasses.fields(config):
         section = getattr(config, stage.name)
         for field in dataclasses.fields(section) if dataclasses.is_dataclass(section) else ():
@@ -199,8 +200,9 @@ def problems(config: Config) -> list[str]:
                 found.append(f"--{name} {value}: must be at least {least}")
             if field.name in shares.get(stage.name, ()) and not 0 <= value <= 1:
                 found.append(f"--{name} {value}: must lie in [0, 1]")
-    if config.policy.width % config.policy.heads:
-        found.append(
-            f"--policy.width {config.policy.width}: no multiple of --policy.heads {config.policy.heads}"
-        )
+        width, heads = getattr(section, "width", 1), getattr(section, "heads", 1)
+        if heads >= 1 and width % heads:
+            found.append(f"--{stage.name}.width {width}: no multiple of --{stage.name}.heads {heads}")
+    if config.qt.candidates < 2:
+        found.append(f"--qt.candidates {config.qt.candidates}: must be at least 2")
     return found
