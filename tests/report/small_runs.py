@@ -15,7 +15,7 @@ def write_small_run(
     data: str = "bundled:hopper-medium-replay",
     steps: tuple[int, ...] = (100,),
     preset: str = "cpu",
-    episodes: int = 999,
+    rows: int = 115_200,
     policies: dict[str, dict[int, list[float]]] | None = None,
     **settings: dict[str, Any],
 ) -> Path:
@@ -33,7 +33,7 @@ def write_small_run(
     for section, fields in settings.items():
         config[section] = {**config.get(section, {}), **fields}
     (run / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
-    manifest = {"data": {"digest": "0a1b2c3d", "episodes": episodes}}
+    manifest = {"data": {"digest": "0a1b2c3d", "steps": rows}}
     (run / "manifest.json").write_text(json.dumps(manifest))
     with (run / "evaluations.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

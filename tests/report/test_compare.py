@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -36,28 +37,28 @@ def test_runs_are_found_at_any_depth_and_not_within_a_run(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("source", "episodes", "name", "official"),
+    ("source", "rows", "name", "official"),
     [
-        ("data/hopper_medium_replay-v2.hdf5", 2_041, "hopper-medium-replay-v2", True),
-        ("data/hopper_medium_replay-v2.hdf5", 999, "hopper-medium-replay", False),
-        ("hopper-medium-replay-v2.hdf5", 2_041, "hopper-medium-replay", False),
-        ("bundled:hopper-medium-replay", 999, "hopper-medium-replay", False),
-        ("bundled:hopper_medium_replay-v2", 2_041, "hopper-medium-replay", False),
-        ("halfcheetah-medium-replay.hdf5", 202, "halfcheetah-medium-replay", False),
-        ("pen-cloned-v1.hdf5", 3_000, "pen-cloned-v1", True),
-        ("kitchen_microwave_kettle_light_slider-v0.hdf5", 600, "kitchen-partial-v0", True),
+        ("data/hopper_medium_replay-v2.hdf5", 402_000, "hopper-medium-replay-v2", True),
+        ("data/hopper_medium_replay-v2.hdf5", 115_200, "hopper-medium-replay", False),
+        ("hopper-medium-replay-v2.hdf5", 402_000, "hopper-medium-replay", False),
+        ("bundled:hopper-medium-replay", 115_200, "hopper-medium-replay", False),
+        ("bundled:hopper_medium_replay-v2", 402_000, "hopper-medium-replay", False),
+        ("halfcheetah-medium-replay.hdf5", 202_000, "halfcheetah-medium-replay", False),
+        ("pen-cloned-v1.hdf5", 500_000, "pen-cloned-v1", True),
+        ("kitchen_microwave_kettle_light_slider-v0.hdf5", 136_950, "kitchen-partial-v0", True),
     ],
 )
 def test_only_a_file_that_looks_like_d4rls_in_every_way_is_called_so(
-    source: str, episodes: int, name: str, official: bool
+    source: str, rows: int, name: str, official: bool
 ) -> None:
-    assert dataset_of(source, {"digest": "d", "episodes": episodes}) == (name, official, "d")
+    assert dataset_of(source, {"digest": "d", "steps": rows}) == (name, official, "d")
     assert not dataset_of(source, {}).official, "nothing vouches for it"
 
 
 def test_a_data_set_is_never_printed_as_d4rls_unless_it_is(tmp_path: Path) -> None:
     write_small_run(tmp_path / "a", FLAT)
-    write_small_run(tmp_path / "b", FLAT, data="hopper_medium_replay-v2.hdf5", episodes=2_041)
+    write_small_run(tmp_path / "b", FLAT, data="hopper_medium_replay-v2.hdf5", rows=402_000)
     found = compare.load([tmp_path], tmp_path)
     titles = [compare.title(dataset, found.datasets) for dataset in found.datasets]
     assert titles == ["hopper-medium-replay (regenerated)", "hopper-medium-replay-v2 (D4RL)"]
@@ -121,6 +122,34 @@ def test_a_run_at_work_is_not_counted(tmp_path: Path) -> None:
     (run / "evaluations.csv").unlink()
     with pytest.raises(ReportError, match=r"run: failed or unfinished: no evaluations\.csv"):
         compare.load([run], tmp_path)
+    (run / "config.yaml").write_text("data: kitchen.hdf5\ntask: null\n")
+    with pytest.raises(ReportError, match="trained, not evaluated"):
+        compare.load([run], tmp_path)
+
+
+def test_what_a_sweep_says_of_its_runs_is_listed(tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    at = {name: f"hopper/{name}/seeds-0-1" for name in ("ipd", "early", "late", "next")}
+    write_small_run(sweep / at["ipd"], FLAT)
+    unfinished = write_small_run(sweep / at["late"], FLAT, algo="dt")
+    (unfinished / "evaluations.csv").unlink()
+    (sweep / "hopper" / "early").mkdir()
+    for name, line in (("early", "no such task"), ("late", "loss is nan"), ("ipd", "")):
+        told = {"state": "failed" if line else "done", "line": line}
+        (sweep / f"{at[name]}.json").write_text(json.dumps(told))
+    plan = {
+        "runs": [{"run": run} for run in at.values()],
+        "skipped": [{"set": "pen-cloned", "why": "no file"}],
+    }
+    (sweep / "plan.json").write_text(json.dumps(plan))
+    found = compare.load([sweep], tmp_path)
+    assert [entry.name for entry in found.entries] == [f"sweep/{at['ipd']}"]
+    assert found.left_out == [
+        (f"sweep/{at['late']}", "failed: loss is nan"),
+        (f"sweep/{at['early']}", "failed: no such task"),
+        (f"sweep/{at['next']}", "planned, not run yet"),
+        ("pen-cloned", "skipped: no file"),
+    ]
 
 
 def test_a_copy_is_left_out_and_the_same_seeds_again_are_another_row(tmp_path: Path) -> None:
@@ -148,6 +177,7 @@ def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
     write_small_run(
         tmp_path / "e", {0: [5.0]}, preset="cpu+greedy", augment={"num_plans": 1, "augment_ratio": 2.0}
     )
+    write_small_run(tmp_path / "g" / "seeds-0", {0: [4.0]}, policy={"q_weight": 0.0, "mix": 0.2, "width": 8})
     write_small_run(tmp_path / "f", {2: [6.0]}, dt={"width": 999}, cql={"steps": 9})
     found = cells_of(tmp_path)
     assert {name: cell.folders for name, cell in found.items()} == {
@@ -157,6 +187,7 @@ def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
         "IPD, demo": ("b",),
         "IPD, augment_ratio 0.25": ("c",),
         "IPD, d": ("d",),
+        "IPD, g": ("g/seeds-0",),
     }
     assert found["IPD, d"].differs == ("policy.mix 0.1", "policy.q_weight 0", "policy.width 8")
 
@@ -234,7 +265,8 @@ def test_score_against_volume_compares_only_runs_that_are_else_the_same(tmp_path
     write_small_run(tmp_path / "other", {0: [99.0]}, augment={"augment_ratio": 2.0}, policy={"q_weight": 9.0})
     found = compare.load([tmp_path], tmp_path)
     families = compare_ablations.volumes(found.of(found.datasets[0], "ipd"))
-    points = [{c.label: [(v, s.mean) for v, s, _ in c.points] for c in curves} for curves in families]
+    assert [family.label for family in families] == [""]
+    points = [{c.label: [(v, s.mean) for v, s, _ in c.points] for c in f.curves} for f in families]
     assert points == [
         {
             "MPC, 3 plans, noise 1.0": [(0.0, 10.0), (0.5, 40.0), (1.0, 50.0)],

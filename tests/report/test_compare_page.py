@@ -26,12 +26,12 @@ SECTIONS = ("result", "scores", "profiles", "variants", "volume", "prompts", "ru
 def root(tmp_path: Path) -> Path:
     """Two sets, four methods, ablations, fixed returns and a run that failed; one set is D4RL's."""
     place = tmp_path / "all"
-    for data, episodes in (("walker2d_medium_replay-v2.hdf5", 1_090), ("bundled:hopper-medium-replay", 999)):
+    for data, rows in (("walker2d_medium_replay-v2.hdf5", 302_000), ("bundled:hopper-medium-replay", 999)):
         at = place / data[-20:-6].strip(":_")
         for algo, scores in {"ipd": OURS, "dt": WORSE, "qt": WORSE, "bc": WORSE}.items():
-            if algo != "bc" or episodes == 999:
+            if algo != "bc" or rows == 999:
                 fixed = {"ipd@0.5": WORSE} if algo == "ipd" else None
-                write_small_run(at / algo, scores, algo, data, (100, 200), episodes=episodes, policies=fixed)
+                write_small_run(at / algo, scores, algo, data, (100, 200), rows=rows, policies=fixed)
     write_small_run(place / "greedy", WORSE, preset="cpu+greedy", augment={"num_plans": 1, "plan_noise": 0.0})
     write_small_run(place / "none", WORSE, preset="cpu+no-augmentation", augment={"enabled": False})
     failed = write_small_run(place / "fa_il&ed%", WORSE, algo="iql")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -120,6 +121,7 @@ def load(paths: Sequence[Path], root: Path) -> Comparison:
     Raises ReportError where a path holds no run, or no run can be used.
     """
     entries, left_out = compare_read.read_all(compare_read.find(paths), root)
+    left_out += compare_read.planned(paths, root)
     if not entries:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out)
         raise ReportError(f"no run to compare ({why})")
@@ -219,7 +221,8 @@ def _label(cell: Cell, main: Cell) -> str:
     keys = _differing(cell, main)
     if 0 < len(keys) <= MOST_FIELDS:
         return ", ".join(_short(cell.settings, key) for key in keys)
-    return PurePath(cell.folders[0]).name
+    places = [part for part in PurePath(cell.folders[0]).parts if not re.fullmatch(r"seeds-[\d-]+", part)]
+    return places[-1] if places else cell.folders[0]
 
 
 def score(samples: Samples) -> Score:

@@ -40,8 +40,16 @@ class Curve(NamedTuple):
     """By volume; 0 is shared by all planners."""
 
 
-def volumes(cells: Sequence[Cell]) -> list[list[Curve]]:
-    """Runs that differ only in what was imagined, and how much of it (Fig. 2); two points at least."""
+class Family(NamedTuple):
+    """Runs that differ only in what was imagined, and how much of it."""
+
+    label: str
+    """The variant they are of; "" for the method's main runs."""
+    curves: list[Curve]
+
+
+def volumes(cells: Sequence[Cell]) -> list[Family]:
+    """The families of at least two runs among a method's cells on one data set (Fig. 2)."""
     families: dict[str, dict[tuple[str, str], dict[float, Cell]]] = {}
     for cell in cells:
         if volume_of(cell.settings):
@@ -57,45 +65,45 @@ def volumes(cells: Sequence[Cell]) -> list[list[Curve]]:
             if same and not volume_of(cell.settings):
                 for curve in curves.values():
                     curve.setdefault(0.0, cell)
-        if len({cell.folders for curve in curves.values() for cell in curve.values()}) > 1:
+        everyone = {cell.folders: cell for curve in curves.values() for cell in curve.values()}
+        if len(everyone) > 1:
             kinds = [planner for planner, _ in curves]
-            found.append(
-                [
-                    Curve(
-                        planner,
-                        planner if kinds.count(planner) == 1 else f"{planner}, {plans}",
-                        [(v, compare.score(curve[v].last), curve[v].last) for v in sorted(curve)],
-                    )
-                    for (planner, plans), curve in sorted(curves.items(), key=lambda pair: pair[0])
-                ]
-            )
+            drawn = [
+                Curve(
+                    planner,
+                    planner if kinds.count(planner) == 1 else f"{planner}, {plans}",
+                    [(v, compare.score(curve[v].last), curve[v].last) for v in sorted(curve)],
+                )
+                for (planner, plans), curve in sorted(curves.items(), key=lambda pair: pair[0])
+            ]
+            in_order = [curve for _, curve in sorted(curves.items(), key=lambda pair: pair[0])]  # MPC first
+            labels = [cell.label for curve in in_order for amount, cell in curve.items() if amount]
+            found.append(Family("" if "" in labels else labels[0], drawn))
     return found
 
 
 def _but(settings: dict[str, Any], without: Sequence[str]) -> str:
-    return str(
-        sorted((key, str(value)) for key, value in settings.items() if not key.startswith(tuple(without)))
-    )
+    kept = {key: str(value) for key, value in settings.items() if not key.startswith(tuple(without))}
+    return str(sorted(kept.items()))
 
 
 def volume(comparison: Comparison) -> list[str]:
     """Fig. 2: score against imagined volume, MPC and greedy."""
     found = []
     for dataset in comparison.datasets:
-        for curves in volumes(comparison.of(dataset, compare.OURS)):
-            found.append(_volume(compare.title(dataset, comparison.datasets), curves))
+        for label, curves in volumes(comparison.of(dataset, compare.OURS)):
+            where = compare.title(dataset, comparison.datasets)
+            found.append(_volume(f"{where}, {label}" if label else where, curves))
     return found
 
 
 def _volume(where: str, curves: Sequence[Curve]) -> str:
-    scores = [score for curve in curves for _, score, _ in curve.points]
-    seeds = [
-        np.array([v.mean() for v in samples.values()]) for curve in curves for _, _, samples in curve.points
-    ]
-    volumes_ = np.array([v for curve in curves for v, _, _ in curve.points])
-    reach = float(volumes_.max() - volumes_.min()) or 1.0
-    y = Axis.fit([*seeds, np.array([(s.low, s.high) for s in scores])], "normalised score", include=(0.0,))
-    x = Axis(-0.06 * reach, float(volumes_.max()) + 0.06 * reach, "imagined steps for every logged one")
+    points = [point for curve in curves for point in curve.points]
+    pool = [values.mean() for _, _, samples in points for values in samples.values()]
+    pool += [bound for _, score, _ in points for bound in (score.low, score.high)]
+    reach = max(amount for amount, _, _ in points)
+    y = Axis.fit([np.array(pool)], "normalised score", include=(0.0,))
+    x = Axis(-0.06 * reach, 1.06 * reach, "imagined steps for every logged one")
     panel = Panel(x, y)
     shades = itertools.cycle(("orange", "purple", "green"))
     for index, curve in enumerate(curves):

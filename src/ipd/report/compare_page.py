@@ -190,9 +190,7 @@ def prompts(comparison: Comparison) -> Section:
                 "seeds / episodes",
             )
             body += html_table("Normalised scores by prompt", header, lines)
-    lead = (
-        "IPD prompted with V of each state, as it was trained, or with fixed returns (Fig. 3 of the paper)."
-    )
+    lead = "IPD prompted with V of each state, or with fixed returns (Fig. 3 of the paper)."
     return Section("prompts", "Prompts", lead, body or missing("runs with fixed returns", "ipd sweep fig3"))
 
 

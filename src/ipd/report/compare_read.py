@@ -30,15 +30,19 @@ KITCHEN = {
     "kitchen_microwave_kettle_light_slider-v0": "kitchen-partial-v0",
     "kitchen_microwave_kettle_bottomburner_light-v0": "kitchen-mixed-v0",
 }
-EPISODES = {
-    "halfcheetah-medium": 1_000,
-    "halfcheetah-medium-replay": 202,
-    "hopper-medium": 2_190,
-    "hopper-medium-replay": 2_040,
-    "walker2d-medium": 1_190,
-    "walker2d-medium-replay": 1_090,
+STEPS = {
+    "halfcheetah-medium-v2": 1_000_000,
+    "halfcheetah-medium-replay-v2": 202_000,
+    "hopper-medium-v2": 1_000_000,
+    "hopper-medium-replay-v2": 402_000,
+    "walker2d-medium-v2": 1_000_000,
+    "walker2d-medium-replay-v2": 302_000,
+    "kitchen-complete-v0": 3_680,
+    "kitchen-partial-v0": 136_950,
+    "hammer-human-v1": 11_310,
+    "pen-cloned-v1": 500_000,
 }
-"""About as many episodes as D4RL's v2 file has: a file with its name and far fewer is another one."""
+"""About as many steps as D4RL's file has: a file with its name and another size is another one."""
 
 NOT_SETTINGS = ("data", "seeds", "preset", "algo", "evaluate", "policy.snapshots")
 """Parts of a config in which runs of one and the same method may differ."""
@@ -52,7 +56,7 @@ class Dataset(NamedTuple):
     name: str
     """As ``hopper-medium-replay``; with its version where it is D4RL's file."""
     official: bool
-    """Whether it is D4RL's own file, as far as its name and number of episodes tell."""
+    """Whether it is D4RL's own file, as far as its name and number of steps tell."""
     digest: str
 
 
@@ -132,8 +136,32 @@ def read_all(runs: Sequence[Path], root: Path) -> tuple[list[Entry], list[LeftOu
                 raise ReportError(f"the same episodes as {twin}")
             entries.append(entry)
         except ReportError as problem:
-            left_out.append(LeftOut(name, str(problem).replace(f"{run}{os.sep}", "")))
+            reason = _failure(run) or str(problem).replace(f"{run}{os.sep}", "")
+            left_out.append(LeftOut(name, reason))
     return entries, left_out
+
+
+def planned(paths: Sequence[Path], root: Path) -> list[LeftOut]:
+    """What the plans of sweeps in ``paths`` name and no run directory shows: failed at once, not yet
+    begun, or without data."""
+    found = []
+    for path in paths:
+        plan = read.read_json(path / "plan.json")
+        for entry in plan.get("runs", []):
+            run = path / entry["run"]
+            if not is_run(run):
+                name = os.path.relpath(run, root)
+                found.append(LeftOut(name, _failure(run) or "planned, not run yet"))
+        found += [
+            LeftOut(skipped["set"], f"skipped: {skipped['why']}") for skipped in plan.get("skipped", [])
+        ]
+    return list(dict.fromkeys(found))
+
+
+def _failure(run: Path) -> str:
+    """Why a sweep's run failed, as the sweep wrote beside its folder; "" where it wrote nothing."""
+    told = read.read_json(run.parent / f"{run.name}.json")
+    return f"failed: {told.get('line', '')}" if told.get("state") == "failed" else ""
 
 
 def read_run(run: Path, name: str) -> Entry:
@@ -141,6 +169,8 @@ def read_run(run: Path, name: str) -> Entry:
     config = _config(run / "config.yaml")
     algo = str(config.get("algo", "ipd"))
     manifest = read.read_json(run / "manifest.json")
+    if config.get("task", "") is None:
+        raise ReportError("trained, not evaluated: no task was named (--env)")
     if (run / "stages").is_dir() and not (run / "stages" / "evaluate" / "done.json").is_file():
         raise ReportError("unfinished: no evaluation yet; the same `ipd train` goes on where it stopped")
     if not (run / "evaluations.csv").is_file():
@@ -202,8 +232,8 @@ def dataset_of(source: str, facts: dict[str, Any]) -> Dataset:
     if not OFFICIAL.fullmatch(stem) or ":" in source or not facts:
         return Dataset(re.sub(r"-v\d+$", "", stem.lower().replace("_", "-")), False, digest)
     name = KITCHEN.get(stem, stem.replace("_", "-"))
-    usual, found = EPISODES.get(name.removesuffix("-v2")), facts.get("episodes", 0)
-    if usual and abs(found - usual) > 0.1 * usual:
+    usual = STEPS.get(name, 0)
+    if abs(facts.get("steps", 0) - usual) > 0.05 * usual > 0:
         return Dataset(re.sub(r"-v\d+$", "", name), False, digest)
     return Dataset(name, True, digest)
 
