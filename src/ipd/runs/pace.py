@@ -11,11 +11,11 @@ from typing import NamedTuple
 from ipd.runs.sweep import Entry
 
 UPDATES: Mapping[str, float] = {
-    "value": 130.0,
-    "world": 60.0,
-    "cloning": 600.0,
-    "refit": 110.0,
-    "policy": 40.0,
+    "value": 105.0,
+    "world": 40.0,
+    "cloning": 400.0,
+    "refit": 105.0,
+    "policy": 44.0,
     "cql": 25.0,
     "rebrac": 60.0,
     "mobile": 60.0,
@@ -27,7 +27,7 @@ UPDATES: Mapping[str, float] = {
     "dd": 10.0,
 }
 """Updates a second, rough: preset `cpu`, three seeds side by side, two cores."""
-SECONDS: Mapping[str, float] = {"augment": 60.0, "evaluate": 90.0, "audit": 15.0}
+SECONDS: Mapping[str, float] = {"augment": 60.0, "evaluate": 30.0, "audit": 20.0}
 """Of stages that are not counted in updates, rough, as above."""
 START = 20.0
 """Seconds until a run has loaded what it needs and compiled its first program."""
