@@ -30,7 +30,7 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "observation_error": ("squared difference of predicted and logged next observation", "std^2"),
     "policy_loss": ("loss of the sequence policy (Eq. 26)", "action^2"),
     "q_gain": ("smallest Q of the policy's action minus that of the data's", "scaled reward"),
-    "return_loss": ("expectile loss of the predicted return (EDT, Reinformer)", "(half the range)^2 or (mean return)^2"),
+    "return_loss": ("expectile loss of the return; unit: half the range, or the mean return", "unit^2"),
     "return_gain": ("predicted return minus the logged one", "largest logged return"),
     "return_cross_entropy": ("cross-entropy of the return's bin (EDT)", "nats"),
     "negative_log_likelihood": ("of the logged action", "nats"),
