@@ -39,6 +39,7 @@ PRESETS: dict[str, Overrides] = {
         "world.steps": 12_000,
         "world.hidden": (256, 256, 256),
         "world.learning_rate": 5e-4,
+        "world.uncertainty": "disagreement",
         "world.variance_decay_steps": 2_000.0,
         "augment.augment_ratio": 1.0,
         "policy.steps": 6_000,
