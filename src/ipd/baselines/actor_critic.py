@@ -12,7 +12,7 @@ log alpha. What the critics regress on is each baseline's own.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -135,23 +135,14 @@ def begin(config: ActorCriticConfig, spec: Spec, constants: Constants) -> tuple[
     return ()
 
 
-class _Deterministic(Protocol):
-    def mode(self, observation: Float[Array, "obs"]) -> Float[Array, "act"]: ...
-
-
-class _HasPolicy(Protocol):
-    @property
-    def policy(self) -> _Deterministic: ...
-
-
 def act(
     config: ActorCriticConfig,
-    state: _HasPolicy,
+    state: Any,
     constants: Constants,
     memory: tuple[()],
     observation: Float[Array, "obs"],
     reward: Float[Array, ""],
     key: PRNG,
 ) -> tuple[Float[Array, "act"], tuple[()]]:
-    """The policy's deterministic action."""
+    """The deterministic action of the state's ``policy``."""
     return state.policy.mode(observation), memory
