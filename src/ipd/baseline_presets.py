@@ -13,6 +13,7 @@ def _each(algorithms: tuple[str, ...], **values: Any) -> dict[str, Any]:
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         # cql, rebrac, mobile
+        **_each(("cql", "rebrac", "mobile"), steps=200_000),
         # dt, qdt
         **_each(("dt", "qdt"), steps=20_000, learning_rate=3e-4, warmup_steps=2_000),
         # edt, reinformer
@@ -24,6 +25,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         # cql, rebrac, mobile
+        **_each(("cql", "rebrac", "mobile"), steps=20_000, hidden=(256, 256)),
+        **_each(("cql", "mobile"), batch_size=128, actor_learning_rate=3e-4),
+        "rebrac.batch_size": 256,
+        "cql.num_actions": 4,
+        "mobile.num_samples": 4,
         # dt, qdt
         **_each(
             ("dt", "qdt"), steps=6_000, learning_rate=1e-3, warmup_steps=500, layers=2, heads=2, width=64
@@ -47,6 +53,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "demo": {
         # cql, rebrac, mobile
+        **_each(("cql", "rebrac", "mobile"), steps=3_000, hidden=(256, 256), batch_size=128),
+        **_each(("cql", "rebrac", "mobile"), actor_learning_rate=1e-3, critic_learning_rate=1e-3),
+        "cql.num_actions": 2,
+        "mobile.num_samples": 2,
         # dt, qdt
         **_each(
             ("dt", "qdt"), steps=1_000, learning_rate=1e-3, warmup_steps=200, layers=2, heads=2, width=64
@@ -72,6 +82,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "tiny": {
         # cql, rebrac, mobile
+        **_each(("cql", "rebrac", "mobile"), steps=60, batch_size=16, hidden=(16, 16)),
+        "cql.num_actions": 2,
+        "mobile.num_samples": 2,
         # dt, qdt
         **_each(
             ("dt", "qdt"),
