@@ -52,13 +52,13 @@ def test_log_density_is_that_of_the_squashed_variable() -> None:
 def test_log_density_stays_finite_where_tanh_is_one() -> None:
     policy = SquashedGaussianPolicy(5, 3, (7,), jax.random.key(0))
     far = eqx.tree_at(lambda p: p.net.layers[-1].bias, policy, jnp.asarray([30.0] * 3 + [0.0] * 3))
-    gradient = jax.grad(lambda p: p.sample(jnp.zeros(5), jnp.ones(3))[1])(far)
+    gradient = eqx.filter_jit(jax.grad(lambda p: p.sample(jnp.zeros(5), jnp.ones(3))[1]))(far)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
 
 
 def test_gap_by_hand_and_the_sign_of_its_gradient() -> None:
     sampled, log_density = jnp.asarray([[[2.0], [0.0]]]), jnp.log(jnp.asarray([[0.5, 0.25]]))
-    gap = lambda s, q: cql.conservative_gap(s, log_density, q)[0, 0]  # noqa: E731
+    gap = jax.jit(lambda s, q: cql.conservative_gap(s, log_density, q)[0, 0])
     # log of the mean of e^2 / 0.5 and e^0 / 0.25 is 2.2395; the logged action has 1
     assert gap(sampled, jnp.asarray([[1.0]])) == pytest.approx(1.2395, abs=1e-4)
     at_sampled, at_logged = jax.grad(gap, argnums=(0, 1))(sampled, jnp.asarray([[1.0]]))
@@ -71,7 +71,7 @@ def test_integral_of_a_constant_is_the_volume_of_the_box(small_steps: Steps) -> 
     policy = SquashedGaussianPolicy(5, 3, (7,), jax.random.key(0))
     config = CQLConfig(num_actions=400)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:13]), small_steps)
-    actions, log_density = cql.proposals(config, policy, batch, jax.random.key(1))
+    actions, log_density = eqx.filter_jit(cql.proposals)(config, policy, batch, jax.random.key(1))
     assert actions.shape == (13, 1200, 3) and float(jnp.abs(actions).max()) <= 1.0
     q = jnp.full((13, 1200, 1), 1.7)
     gap = cql.conservative_gap(q, log_density, jnp.zeros((13, 1)))
@@ -84,7 +84,7 @@ def test_integral_of_a_constant_is_the_volume_of_the_box(small_steps: Steps) -> 
 
     for third, places in ((1, batch.observations), (2, batch.next_observations)):
         at = slice(400 * third, 400 * third + 2)
-        expected = jax.vmap(jax.vmap(log_prob, in_axes=(None, 0)))(places, actions[:, at])
+        expected = jax.jit(jax.vmap(jax.vmap(log_prob, in_axes=(None, 0))))(places, actions[:, at])
         np.testing.assert_allclose(log_density[:, at], expected, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(log_density[:, :400], -3 * np.log(2.0), rtol=1e-6)
 

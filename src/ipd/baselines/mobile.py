@@ -181,7 +181,7 @@ def update(config: MOBILEConfig, state: State, batch: Batch, key: PRNG) -> tuple
 
     def loss(critics: Critics) -> tuple[Array, Array]:
         q = jax.vmap(critics)(steps.observations, steps.actions)
-        return ((q - target[:, None]) ** 2).mean(axis=0).sum(), q.mean()
+        return ((q - target[:, None]) ** 2).mean(axis=0).sum(), q[: len(batch.logged.rewards)].mean()
 
     (error, q_mean), grads = jax.value_and_grad(loss, has_aux=True)(state.critics)
     metrics |= {"critic_loss": error, "q_mean": q_mean, "inconsistency": doubt.mean()}

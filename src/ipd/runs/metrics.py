@@ -36,6 +36,9 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "negative_log_likelihood": ("of the logged action", "nats"),
     "entropy": ("of the policy at logged steps, summed over action dimensions", "nats"),
     "temperature": ("weight of the entropy in the policy's loss", "loss per nat"),
+    "q_policy": ("smallest Q of the policy's action", "scaled reward"),
+    "conservative_gap": ("log integral of exp Q over actions, minus Q of the logged one", "scaled reward"),
+    "inconsistency": ("spread of the members' Bellman targets at imagined steps (MOBILE)", "scaled reward"),
     "gradient_norm": ("norm of the gradient before clipping", "loss per weight"),
 }
 """Name -> (meaning, unit) of every metric; values are means over the updates since the record before."""
