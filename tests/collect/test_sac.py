@@ -13,6 +13,7 @@ from ipd.collect import sac
 from ipd.collect.sac import SACConfig, State
 from ipd.collect.training import improve
 from ipd.types import Steps
+from ipd.value.networks import SquashedGaussianPolicy, squashed_log_prob
 
 CONFIG = SACConfig(hidden=(7,), batch_size=5)
 OBS, ACT, ROWS = 3, 2, 5
@@ -37,7 +38,7 @@ def test_density_is_that_of_the_action(mean: float, std: float) -> None:
     edges = np.linspace(-0.8, 0.8, 9)
     counted = np.histogram(np.tanh(u), edges)[0] / len(u) / np.diff(edges)
     fine = np.arctanh(np.linspace(-0.8, 0.8, 8 * 100 + 1)[:-1] + 0.8 / 800)
-    log_probs = jax.vmap(sac.squashed_log_prob, in_axes=(0, 0, None))(
+    log_probs = jax.vmap(squashed_log_prob, in_axes=(0, 0, None))(
         jnp.asarray(fine[:, None]), jnp.asarray((fine[:, None] - mean) / std), jnp.log(jnp.full(1, std))
     )
     np.testing.assert_allclose(np.exp(log_probs).reshape(8, 100).mean(1), counted, rtol=0.02)
@@ -45,8 +46,8 @@ def test_density_is_that_of_the_action(mean: float, std: float) -> None:
 
 def test_density_adds_up_over_dimensions_and_stays_finite_at_the_edge() -> None:
     u, noise = jnp.asarray([30.0, -0.2]), jnp.asarray([1.0, 0.5])
-    both = sac.squashed_log_prob(u, noise, jnp.zeros(2))
-    parts = [sac.squashed_log_prob(u[i : i + 1], noise[i : i + 1], jnp.zeros(1)) for i in range(2)]
+    both = squashed_log_prob(u, noise, jnp.zeros(2))
+    parts = [squashed_log_prob(u[i : i + 1], noise[i : i + 1], jnp.zeros(1)) for i in range(2)]
     assert np.isfinite(both) and float(jnp.tanh(u[0])) == 1.0
     np.testing.assert_allclose(both, sum(parts), rtol=1e-6)
 
@@ -84,7 +85,7 @@ def test_update_is_the_papers_three_losses_and_a_slow_copy(state: State) -> None
         values = jax.vmap(critics)(data.observations, data.actions)
         return jnp.mean((values[:, 0] - target) ** 2 + (values[:, 1] - target) ** 2) / 2
 
-    def policy_loss(policy: sac.SquashedPolicy) -> jax.Array:
+    def policy_loss(policy: SquashedGaussianPolicy) -> jax.Array:
         actions, log_probs = jax.vmap(policy.sample)(data.observations, noise)
         values = jax.vmap(state.critics)(data.observations, actions)
         return jnp.mean(jnp.exp(state.log_alpha) * log_probs - jnp.minimum(values[:, 0], values[:, 1]))

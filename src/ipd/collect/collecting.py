@@ -12,7 +12,6 @@ import numpy as np
 
 from ipd.collect import writing
 from ipd.collect.recording import Environments, Log, flatten, record_type
-from ipd.collect.sac import SquashedPolicy
 from ipd.collect.settings import Settings
 from ipd.collect.training import ACT, Outcome, Training, sample, to_task, uniform
 from ipd.evaluation.tasks import Task
@@ -20,6 +19,7 @@ from ipd.runs import files
 from ipd.runs.errors import InputError, RunFailed
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import locked, versions
+from ipd.value.networks import SquashedGaussianPolicy
 
 STREAMS = {"random": 10, "medium": 11, "expert": 12}
 """Of the environments each policy acts in."""
@@ -82,7 +82,12 @@ def _rows(task: Task, settings: Settings, outcome: Outcome | None, progress: Pro
 
 
 def act(
-    task: Task, settings: Settings, name: str, policy: SquashedPolicy | None, rows: int, progress: Progress
+    task: Task,
+    settings: Settings,
+    name: str,
+    policy: SquashedGaussianPolicy | None,
+    rows: int,
+    progress: Progress,
 ) -> Log:
     """``rows`` steps of a policy's sampled actions, or of uniform ones without a policy; flat."""
     size, stream = settings.environments, STREAMS[name]

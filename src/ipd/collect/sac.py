@@ -26,8 +26,7 @@ from jaxtyping import Array, Float
 
 from ipd.nn.mlp import MLP, PRNG
 from ipd.types import Metrics, Steps
-
-LOG_STD_BOUNDS = (-20.0, 2.0)
+from ipd.value.networks import SquashedGaussianPolicy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,39 +43,6 @@ class SACConfig:
     """gamma."""
     polyak: float = 0.005
     """Share of the critics that goes into their slow copies at each update."""
-
-
-class SquashedPolicy(eqx.Module):
-    """a = tanh(u) with u Gaussian; mean and standard deviation both depend on the state."""
-
-    net: MLP
-
-    def __init__(self, observation_size: int, action_size: int, hidden: tuple[int, ...], key: PRNG):
-        self.net = MLP(observation_size, hidden, 2 * action_size, key)
-
-    def mode(self, observation: Float[Array, "obs"]) -> Float[Array, "act"]:
-        """tanh of the mean of u: the deterministic action, in [-1, 1]."""
-        return jnp.tanh(jnp.split(self.net(observation), 2)[0])
-
-    def sample(
-        self, observation: Float[Array, "obs"], noise: Float[Array, "act"]
-    ) -> tuple[Float[Array, "act"], Float[Array, ""]]:
-        """Action for standard normal ``noise``, and its log-density with respect to the action."""
-        mean, log_std = jnp.split(self.net(observation), 2)
-        log_std = jnp.clip(log_std, *LOG_STD_BOUNDS)
-        u = mean + jnp.exp(log_std) * noise
-        return jnp.tanh(u), squashed_log_prob(u, noise, log_std)
-
-
-def squashed_log_prob(
-    u: Float[Array, "act"], noise: Float[Array, "act"], log_std: Float[Array, "act"]
-) -> Float[Array, ""]:
-    """log pi(tanh u) = log N(u) - sum log(1 - tanh(u)^2) (appendix C), with u = mean + std noise.
-
-    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)) stays finite where tanh(u) rounds to 1.
-    """
-    gaussian = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)
-    return jnp.sum(gaussian - 2.0 * (jnp.log(2.0) - u - jax.nn.softplus(-2.0 * u)))
 
 
 class TwinCritics(eqx.Module):
@@ -102,7 +68,7 @@ class TwinCritics(eqx.Module):
 class State(NamedTuple):
     """Everything the learner knows."""
 
-    policy: SquashedPolicy
+    policy: SquashedGaussianPolicy
     critics: TwinCritics
     target_critics: TwinCritics
     log_alpha: Float[Array, ""]
@@ -113,7 +79,7 @@ class State(NamedTuple):
 def init(config: SACConfig, observation_size: int, action_size: int, key: PRNG) -> State:
     """Fresh state; the slow critics start as copies, the temperature at 1."""
     policy_key, critics_key = jax.random.split(key)
-    policy = SquashedPolicy(observation_size, action_size, config.hidden, policy_key)
+    policy = SquashedGaussianPolicy(observation_size, action_size, config.hidden, policy_key)
     critics = TwinCritics(observation_size, action_size, config.hidden, critics_key)
     log_alpha = jnp.zeros(())
     learned = (policy, critics, log_alpha)
@@ -150,7 +116,7 @@ def update(config: SACConfig, state: State, batch: Steps, key: PRNG) -> tuple[St
     noise, next_noise = jax.random.normal(key, (2, *batch.actions.shape))
     target = jax.lax.stop_gradient(bellman_target(config, state, batch, next_noise))
 
-    def loss(learned: tuple[SquashedPolicy, TwinCritics, Array]) -> tuple[Array, Metrics]:
+    def loss(learned: tuple[SquashedGaussianPolicy, TwinCritics, Array]) -> tuple[Array, Metrics]:
         policy, critics, log_alpha = learned
         values = jax.vmap(critics)(batch.observations, batch.actions)
         critics_loss = 0.5 * jnp.mean(jnp.sum((values - target[:, None]) ** 2, axis=1))

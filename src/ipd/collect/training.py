@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ipd.collect import sac
 from ipd.collect.recording import Environments, Log, record_type
-from ipd.collect.sac import SACConfig, SquashedPolicy, State
+from ipd.collect.sac import SACConfig, State
 from ipd.collect.settings import Settings
 from ipd.evaluation.rollouts import rollout
 from ipd.evaluation.tasks import Task
@@ -36,6 +36,7 @@ from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.errors import RunFailed
 from ipd.runs.progress import Progress
 from ipd.types import Steps
+from ipd.value.networks import SquashedGaussianPolicy
 
 TRAIN, ACT, EVALUATE, DRAW, WARMUP, INIT = range(6)
 """Streams of random numbers."""
@@ -56,15 +57,17 @@ def improve(config: SACConfig, state: State, batches: Steps, key: PRNG) -> tuple
 
 
 @jax.jit
-def sample(policy: SquashedPolicy, observations: Array, key: PRNG, step: Any) -> Float[Array, "rows act"]:
+def sample(
+    policy: SquashedGaussianPolicy, observations: Array, key: PRNG, step: Any
+) -> Float[Array, "rows act"]:
     """Sampled actions in [-1, 1]; ``key`` and ``step`` are all that the noise depends on."""
-    shape = (observations.shape[0], policy.net.layers[-1].weight.shape[0] // 2)
+    shape = (observations.shape[0], policy.action_size)
     noise = jax.random.normal(jax.random.fold_in(key, step), shape)
     return jax.vmap(policy.sample)(observations, noise)[0]
 
 
 @jax.jit
-def mode(policy: SquashedPolicy, observations: Array) -> Float[Array, "rows act"]:
+def mode(policy: SquashedGaussianPolicy, observations: Array) -> Float[Array, "rows act"]:
     """Deterministic actions in [-1, 1]."""
     return jax.vmap(policy.mode)(observations)
 
@@ -86,7 +89,7 @@ class Mode:
     """``Controller`` of a policy's deterministic actions."""
 
     task: Task
-    policy: SquashedPolicy
+    policy: SquashedGaussianPolicy
 
     def reset(self, rows: int) -> None:
         """Nothing to forget."""
@@ -104,7 +107,7 @@ class Outcome:
     """(time, environments)."""
     curve: list[tuple[int, float]]
     """Step, mean evaluation return."""
-    policies: dict[str, tuple[int, float, SquashedPolicy]]
+    policies: dict[str, tuple[int, float, SquashedGaussianPolicy]]
     """Name of the goal -> step and return at which it was reached, and the policy."""
 
 
@@ -166,7 +169,7 @@ class Training:
         return Outcome(self.log[:step], self.curve, policies)
 
     def _actions(
-        self, step: int, policy: SquashedPolicy, observations: NDArray[np.float32]
+        self, step: int, policy: SquashedGaussianPolicy, observations: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         if step * self.size < self.settings.warmup:
             return uniform(self.task, self.size, (self.settings.seed, WARMUP, step))
@@ -200,7 +203,7 @@ class Training:
             jnp.asarray(drawn["terminated"], jnp.float32),
         )
 
-    def _evaluate(self, done: int, policy: SquashedPolicy) -> bool:
+    def _evaluate(self, done: int, policy: SquashedGaussianPolicy) -> bool:
         """Adds to the curve; whether a goal was reached for the first time, whose policy is then kept."""
         settings = self.settings
         seed = int(np.random.SeedSequence([settings.seed, EVALUATE]).generate_state(1)[0]) // 2
