@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "edt.search_stride": 4,
         "reinformer.learning_rate": 3e-3,
         # qt
-        "qt.steps": 6_000,
+        "qt.steps": 15_000,
         "qt.batch_size": 128,
         "qt.learning_rate": 1e-3,
         "qt.critic_learning_rate": 1e-3,
