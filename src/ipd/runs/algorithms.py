@@ -20,7 +20,7 @@ class Algorithm(NamedTuple):
     """Files of the package, beside the module's own, on which its result depends."""
 
 
-_SEQUENCE = ("baselines/sequences.py",)
+_SEQUENCE = ("baselines/sequences.py", "data/windows.py")
 _ACTOR_CRITIC = ("baselines/actor_critic.py",)
 
 ALGORITHMS: dict[str, Algorithm] = {

@@ -29,17 +29,18 @@ from ipd.types import Spec, Steps
 STAGES = ("value", "world", "cloning", "augment", "refit", "policy", "evaluate", "audit")
 """Those of the method, in the order in which they run; the position is part of every random key."""
 
-_LEARNING = ("types.py", "maths", "nn", "data/episodes.py", "value", "runs/loop.py", "runs/trained.py")
+_MATHS = ("maths/losses.py", "maths/gaussians.py", "maths/returns.py", "nn/mlp.py", "nn/transformer.py")
+_LEARNING = ("types.py", *_MATHS, "data/episodes.py", "value", "runs/loop.py", "runs/trained.py")
 _BASELINE = (*_LEARNING, "runs/learning.py")
-_IMAGINING = ("planning", "world", "runs/imagination.py")
+_IMAGINING = ("data/windows.py", "planning", "world", "runs/imagination.py")
 CODE: dict[str, tuple[str, ...]] = {
     "value": _BASELINE,
     "world": (*_LEARNING, "world", "runs/modelling.py", "evaluation/world_quality.py"),
     "cloning": _BASELINE,
     "augment": (*_LEARNING, *_IMAGINING),
     "refit": (*_LEARNING, "runs/learning.py", "runs/imagination.py"),
-    "policy": (*_LEARNING, "policy", "runs/learning.py", "runs/imagination.py"),
-    "evaluate": ("nn", "policy", "value", "evaluation", "runs/judging.py"),
+    "policy": (*_LEARNING, "data/windows.py", "policy", "runs/learning.py", "runs/imagination.py"),
+    "evaluate": (*_MATHS, "policy", "value", "evaluation", "runs/judging.py"),
     "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),
 }
 """Files of the package, or folders, on which a stage's result depends; a change there repeats the stage."""
