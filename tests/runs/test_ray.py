@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -41,6 +43,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="ray")  # sockets have short names
     monkeypatch.setenv("RAY_TMPDIR", folder)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    for patience in ("raylet_start_wait_time_s", "worker_register_timeout_seconds"):
+        monkeypatch.setenv(f"RAY_{patience}", "300")  # other tests run beside this one
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     from ray.cluster_utils import Cluster
@@ -69,12 +73,11 @@ def planned(tmp_path: Path) -> sweep.Plan:
 
 def process_with(path: Path) -> int | None:
     """The process that has a file open."""
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if os.readlink(link) == str(path):
-                return int(link.parts[2])
-        except OSError:  # a process that ended, or one of another user
-            continue
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it ended, or is another user's
+            files = Path("/proc") / process / "fd"
+            if str(path) in (os.readlink(files / name) for name in os.listdir(files)):
+                return int(process)
     return None
 
 
@@ -123,6 +126,56 @@ def test_killed_worker_is_retried_and_a_failed_run_stops_nothing(
     assert [name for name in before if before[name] != after[name]] == []
 
     assert [sweep.finished(out, entry) for entry in planned.entries] == [True, False, True]
+
+
+class Lost(Exception):
+    """Stands for `ray.exceptions.RayError`."""
+
+
+class FakeRay:
+    """Tasks end at once, the last one first; those in `doomed`, and those that wait for them, are lost."""
+
+    exceptions = SimpleNamespace(RayError=Lost)
+
+    def __init__(self, doomed: set[str]) -> None:
+        self.doomed = doomed
+        self.submitted: list[tuple[str, int]] = []
+
+    def options(self, name: str, **more: object) -> SimpleNamespace:
+        def remote(entry: sweep.Entry, out: str, seconds: float, *after: str) -> str:
+            self.submitted.append((name, len(after)))
+            ref = f"{name} {len(self.submitted)}"
+            if name in self.doomed or self.doomed & set(after):
+                self.doomed.add(ref)
+            return ref
+
+        return SimpleNamespace(remote=remote)
+
+    def wait(self, refs: list[str]) -> tuple[list[str], list[str]]:
+        return refs[-1:], refs[:-1]
+
+    def get(self, ref: str) -> sweep.Outcome:
+        if ref in self.doomed:
+            raise Lost(f"{ref} crashed")
+        return sweep.Outcome("done")
+
+
+def test_what_waits_for_a_lost_run_makes_its_own_stages(planned: sweep.Plan, tmp_path: Path) -> None:
+    bc, broken, longer = (entry.key for entry in planned.entries)
+    assert planned.entries[2].makers == (bc,)
+    ray, out = FakeRay({bc}), tmp_path / "out"
+    (out / bc).parent.mkdir(parents=True)
+    outcomes = ray_engine._drive(ray, ray, {}, planned, out, print, 0.0)
+    assert {key: told.state for key, told in outcomes.items()} == {
+        bc: "failed",
+        broken: "done",
+        longer: "done",
+    }
+    assert outcomes[bc].line == f"Lost: {bc} 1 crashed"
+    assert ray.submitted == [(bc, 0), (broken, 0), (longer, 1), (longer, 0)]
+    both = FakeRay({bc, longer})
+    again = ray_engine._drive(both, both, {}, planned, out, print, 0.0)
+    assert again[longer].state == "failed" and both.submitted[-1] == (longer, 0)
 
 
 def test_no_cluster_is_told(planned: sweep.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
