@@ -70,9 +70,9 @@ def main(argv: list[str]) -> int:
     _print_remarks(planned)
     sweep.write_plan(out, options.suite, options.preset, planned)
     if options.engine == "ray":
-        from ipd.runs import ray_engine
+        from ipd.runs.ray_engine import run as run_on_ray
 
-        outcomes = ray_engine.run(
+        outcomes = run_on_ray(
             planned, out, say, options.address, options.cpus, options.gpus, options.retries,
             options.checkpoint_seconds,
         )  # fmt: skip
