@@ -193,6 +193,8 @@ class DDConfig:
     """Channels of its levels, in multiples of `width`."""
     horizon: int = 100
     """States in a plan; a multiple of 2 ** (levels - 1)."""
+    predicts: Literal["noise", "velocity"] = "noise"
+    """What the U-Net is asked for; only the velocity says much of the plan when nearly all is noise."""
     diffusion_steps: int = 200
     sampling_steps: int = 200
     """Denoising steps in use; fewer than `diffusion_steps` skips evenly (DDIM, no fresh noise)."""

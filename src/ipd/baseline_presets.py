@@ -22,6 +22,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         # qt
         "qt.steps": 20_000,
         # dd
+        **_each(("dd",), steps=100_000, width=64, multipliers=(1, 2, 4), horizon=32),
+        **_each(("dd",), predicts="velocity", sampling_steps=20),
     },
     "cpu": {
         # cql, rebrac, mobile
@@ -50,6 +52,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "qt.context_len": 5,
         "qt.hidden": (256, 256),
         # dd
+        **_each(("dd",), steps=20_000, learning_rate=5e-4, width=32, multipliers=(1, 2), horizon=20),
+        **_each(("dd",), predicts="velocity", sampling_steps=10, average=0.998, inverse_hidden=(128, 128)),
     },
     "demo": {
         # cql, rebrac, mobile
@@ -79,6 +83,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "qt.hidden": (256, 256),
         "qt.target_average_start": 200,
         # dd
+        **_each(("dd",), steps=3_000, batch_size=32, learning_rate=1e-3, width=16, multipliers=(1, 2)),
+        **_each(("dd",), horizon=16, predicts="velocity", sampling_steps=5, inverse_hidden=(128, 128)),
     },
     "tiny": {
         # cql, rebrac, mobile
@@ -110,5 +116,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "qt.hidden": (16, 16),
         "qt.target_average_start": 20,
         # dd
+        **_each(("dd",), steps=60, batch_size=8, width=8, multipliers=(1, 2), horizon=4),
+        **_each(("dd",), predicts="velocity", diffusion_steps=10, sampling_steps=3, inverse_hidden=(16,)),
     },
 }

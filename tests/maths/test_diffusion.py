@@ -30,12 +30,15 @@ def test_moments_are_all_of_them_or_evenly_skipped() -> None:
     np.testing.assert_array_equal(diffusion.sampling_moments(9, 5), [8, 6, 4, 2, 0])
 
 
-def test_noise_and_clean_example_are_two_views_of_one() -> None:
+def test_noise_velocity_and_clean_example_are_views_of_one() -> None:
     clean, noise, signal = jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0]), jnp.array(0.64)
     noisy = diffusion.noised(clean, noise, signal)
     np.testing.assert_allclose(noisy, [0.8 * 1.0 + 0.6 * 0.5, 0.8 * -2.0 + 0.6 * 3.0], rtol=1e-6)
     np.testing.assert_allclose(diffusion.clean_of(noisy, noise, signal), clean, rtol=1e-5)
     np.testing.assert_allclose(diffusion.noise_of(noisy, clean, signal), noise, rtol=1e-5)
+    velocity = diffusion.velocity(clean, noise, signal)
+    np.testing.assert_allclose(velocity, [0.8 * 0.5 - 0.6 * 1.0, 0.8 * 3.0 - 0.6 * -2.0], rtol=1e-5)
+    np.testing.assert_allclose(diffusion.noise_of_velocity(noisy, velocity, signal), noise, rtol=1e-5)
 
 
 def test_guidance_goes_from_the_plain_to_the_conditioned_and_beyond() -> None:

@@ -18,7 +18,9 @@ return is scaled by the data and not by a constant of the task (there divided by
 are padded as above (there with zeros); the running average moves at every update (there at every
 tenth); a batch of 64 stands for two of 32; no context of earlier observations (in the paper, not in
 its code). With ``sampling_steps`` below ``diffusion_steps`` plans come from evenly spaced moments
-without fresh noise (DDIM, eta = 0); with all of them from the published sampler (eta = 1).
+without fresh noise (DDIM, eta = 0); with all of them from the published sampler (eta = 1). Ten
+moments need ``predicts="velocity"``, from which the noise follows: told only the noise, the clean
+plan is anything at all in the first moments, and so few that follow cannot mend it.
 """
 
 from __future__ import annotations
@@ -127,7 +129,7 @@ def init(config: DDConfig, spec: Spec, key: PRNG) -> State:
         raise ValueError(f"a horizon of {config.horizon} is no multiple of {shrinks}")
     model = Model(config, spec, key)
     optimiser = optax.adam(config.learning_rate).init(eqx.filter(model, eqx.is_array))
-    return State(model, jax.tree.map(jnp.copy, model), optimiser, jnp.asarray(0))
+    return State(model, jax.tree.map(jnp.copy, model), optimiser, jnp.asarray(0, jnp.int32))
 
 
 def plans_from(config: DDConfig, data: Data, rows: Int[Array, "batch"]) -> Plans:
@@ -156,11 +158,13 @@ def losses(config: DDConfig, model: Model, batch: Plans, key: PRNG) -> Metrics:
     noisy = noisy.at[:, 0].set(batch.states[:, 0])
     shown = jax.random.bernoulli(shown_key, 1.0 - config.condition_dropout, batch.returns.shape)
     told = jax.vmap(model.denoiser)(noisy, moments.astype(jnp.float32), batch.returns, shown)
-    error = jnp.mean((told - noise)[:, 1:] ** 2)
+    velocity = config.predicts == "velocity"
+    truth = jax.vmap(diffusion.velocity)(batch.states, noise, signals) if velocity else noise
+    error = jnp.mean((told - truth)[:, 1:] ** 2)
     actions = jax.vmap(jax.vmap(model.action))(batch.states[:, :-1], batch.states[:, 1:])
     missed = ((actions - batch.actions) ** 2).mean(-1)
     action_error = jnp.where(batch.logged, missed, 0.0).sum() / batch.logged.sum()
-    return {"noise_error": error, "action_error": action_error}
+    return {"diffusion_error": error, "action_error": action_error}
 
 
 def update(config: DDConfig, state: State, batch: Plans, key: PRNG) -> tuple[State, Metrics]:
@@ -168,7 +172,7 @@ def update(config: DDConfig, state: State, batch: Plans, key: PRNG) -> tuple[Sta
 
     def loss(model: Model) -> tuple[Array, Metrics]:
         metrics = losses(config, model, batch, key)
-        return metrics["noise_error"] + metrics["action_error"], metrics
+        return metrics["diffusion_error"] + metrics["action_error"], metrics
 
     grads, metrics = eqx.filter_grad(loss, has_aux=True)(state.model)
     steps, optimiser = optax.adam(config.learning_rate).update(grads, state.optimiser)
@@ -179,7 +183,7 @@ def update(config: DDConfig, state: State, batch: Plans, key: PRNG) -> tuple[Sta
 
 def plan(
     config: DDConfig,
-    denoiser: UNet,
+    model: Model,
     constants: Constants,
     observation: Float[Array, "obs"],
     label: Float[Array, ""],
@@ -190,7 +194,9 @@ def plan(
 
     def predict(noisy: Array, moment: Array, signal: Array) -> Array:
         shown = jnp.asarray([False, True])
-        both = jax.vmap(denoiser, in_axes=(None, None, None, 0))(noisy, moment.astype(float), label, shown)
+        both = jax.vmap(lambda each: model.denoiser(noisy, moment.astype(float), label, each))(shown)
+        if config.predicts == "velocity":
+            both = jax.vmap(diffusion.noise_of_velocity, in_axes=(None, 0, None))(noisy, both, signal)
         noise = diffusion.guided(both[0], both[1], config.guidance)
         return jnp.clip(diffusion.clean_of(noisy, noise, signal), low, high)
 
@@ -221,5 +227,5 @@ def act(
 ) -> tuple[Float[Array, "act"], tuple[()]]:
     """The action between the first two observations of a fresh plan."""
     label = jnp.asarray(config.target, jnp.float32)
-    states = plan(config, state.acting.denoiser, constants, observation, label, key)
+    states = plan(config, state.acting, constants, observation, label, key)
     return jnp.clip(state.acting.action(states[0], states[1]), -1.0, 1.0), memory

@@ -48,6 +48,16 @@ def noise_of(noisy: Example, clean: Example, signal: Scalar) -> Example:
     return (noisy - jnp.sqrt(signal) * clean) / jnp.sqrt(1.0 - signal)
 
 
+def velocity(clean: Example, noise: Example, signal: Scalar) -> Example:
+    """What the noisy example changes by, in angle (Salimans and Ho, 2022): noise early, -clean late."""
+    return jnp.sqrt(signal) * noise - jnp.sqrt(1.0 - signal) * clean
+
+
+def noise_of_velocity(noisy: Example, velocity: Example, signal: Scalar) -> Example:
+    """The noise in ``noisy``, which moves with ``velocity``."""
+    return jnp.sqrt(signal) * velocity + jnp.sqrt(1.0 - signal) * noisy
+
+
 def guided(plain: Example, conditioned: Example, weight: float) -> Example:
     """Noise predicted under classifier-free guidance (Ajay et al., 2023, Eq. 8); weight 0 is ``plain``."""
     return plain + weight * (conditioned - plain)

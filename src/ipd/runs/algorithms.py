@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import NamedTuple
 
-from ipd.baselines import cloning, cql, dt, edt, iql, mobile, qdt, qt, rebrac, reinformer
+from ipd.baselines import cloning, cql, dd, dt, edt, iql, mobile, qdt, qt, rebrac, reinformer
 
 
 class Algorithm(NamedTuple):
@@ -34,6 +34,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "edt": Algorithm(edt, "edt", parts=_SEQUENCE),
     "reinformer": Algorithm(reinformer, "reinformer", parts=_SEQUENCE),
     "qt": Algorithm(qt, "qt", parts=_SEQUENCE),
+    "dd": Algorithm(dd, "dd", parts=("nn/unet.py", "maths/diffusion.py")),
 }
 """Every `--algo` but `ipd`, which is the whole pipeline."""
 

@@ -39,6 +39,7 @@ GLOSSARY: dict[str, tuple[str, str]] = {
     "q_policy": ("smallest Q of the policy's action", "scaled reward"),
     "conservative_gap": ("log integral of exp Q over actions, minus Q of the logged one", "scaled reward"),
     "inconsistency": ("spread of the members' Bellman targets at imagined steps (MOBILE)", "scaled reward"),
+    "diffusion_error": ("squared error of the noise, or of its velocity, in plans (DD)", "std^2"),
     "gradient_norm": ("norm of the gradient before clipping", "loss per weight"),
 }
 """Name -> (meaning, unit) of every metric; values are means over the updates since the record before."""
