@@ -188,7 +188,7 @@ class DDConfig:
     batch_size: int = 64
     learning_rate: float = 2e-4
     width: int = 128
-    """Channels of the U-Net's first level."""
+    """Channels of the U-Net's first level; a multiple of 8."""
     multipliers: tuple[int, ...] = (1, 4, 8)
     """Channels of its levels, in multiples of `width`."""
     horizon: int = 100

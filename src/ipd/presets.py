@@ -206,4 +206,11 @@ def problems(config: Config) -> list[str]:
             found.append(f"--{stage.name}.width {width}: no multiple of --{stage.name}.heads {heads}")
     if config.qt.candidates < 2:
         found.append(f"--qt.candidates {config.qt.candidates}: must be at least 2")
+    halvings = 2 ** (len(config.dd.multipliers) - 1)
+    if config.dd.horizon < 2 or config.dd.horizon % halvings:
+        found.append(f"--dd.horizon {config.dd.horizon}: must be a multiple of {halvings}, and at least 2")
+    if config.dd.width % 8:
+        found.append(f"--dd.width {config.dd.width}: no multiple of 8")
+    if config.dd.sampling_steps > config.dd.diffusion_steps:
+        found.append(f"--dd.sampling-steps {config.dd.sampling_steps}: more than --dd.diffusion-steps")
     return found
