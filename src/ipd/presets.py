@@ -212,5 +212,5 @@ def problems(config: Config) -> list[str]:
     if config.dd.width % 8:
         found.append(f"--dd.width {config.dd.width}: no multiple of 8")
     if config.dd.sampling_steps > config.dd.diffusion_steps:
-        found.append(f"--dd.sampling-steps {config.dd.sampling_steps}: more than --dd.diffusion-steps")
+        found.append(f"--dd.sampling_steps {config.dd.sampling_steps}: more than --dd.diffusion_steps")
     return found
