@@ -27,8 +27,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         # cql, rebrac, mobile
-        **_each(("cql", "rebrac", "mobile"), steps=20_000, hidden=(256, 256)),
+        **_each(("cql", "rebrac", "mobile"), steps=20_000, hidden=(256, 256), polyak=0.01),
         **_each(("cql", "mobile"), batch_size=128, actor_learning_rate=3e-4),
+        "rebrac.steps": 30_000,
         "rebrac.batch_size": 256,
         "cql.num_actions": 4,
         "mobile.num_samples": 4,
@@ -57,7 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "demo": {
         # cql, rebrac, mobile
-        **_each(("cql", "rebrac", "mobile"), steps=3_000, hidden=(256, 256), batch_size=128),
+        **_each(("cql", "rebrac", "mobile"), steps=3_000, hidden=(256, 256), batch_size=128, polyak=0.02),
         **_each(("cql", "rebrac", "mobile"), actor_learning_rate=1e-3, critic_learning_rate=1e-3),
         "cql.num_actions": 2,
         "mobile.num_samples": 2,
