@@ -92,13 +92,14 @@ def test_the_best_denoiser_of_a_gaussian_samples_that_gaussian(taken: int, eta: 
     np.testing.assert_allclose(samples.std(0), STD, rtol=0.045)
 
 
-def test_what_is_known_is_in_place_at_every_estimate_and_at_the_end() -> None:
+@pytest.mark.parametrize("taken", [1, 5])
+def test_what_is_known_is_in_place_at_every_estimate_and_at_the_end(taken: int) -> None:
     known = jnp.array([7.0, -7.0])
 
     def predict(noisy: jax.Array, moment: jax.Array, signal: jax.Array) -> jax.Array:
         return noisy.at[1:].set(noisy[0]).at[0].set(0.0)
 
-    signals, moments = diffusion.cosine_schedule(STEPS), diffusion.sampling_moments(STEPS, 5)
-    noise = jax.random.normal(jax.random.key(0), (6, 4, 2))
+    signals, moments = diffusion.cosine_schedule(STEPS), diffusion.sampling_moments(STEPS, taken)
+    noise = jax.random.normal(jax.random.key(0), (taken + 1, 4, 2))
     plan = diffusion.sample(predict, lambda x: x.at[0].set(known), signals, moments, noise, 0.0)
     np.testing.assert_array_equal(plan, np.tile(known, (4, 1)))
