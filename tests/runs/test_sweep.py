@@ -134,7 +134,8 @@ def test_runs_take_over_exactly_what_is_equal() -> None:
 
     table = entries("table1", tasks=HOPPER, names=())
     # an algorithm that is judged keeps snapshots on the way, so its stage is not the method's own
-    assert table["iql"].stages == {"value": table["iql"].key}
+    assert table["bc"].stages == {"cloning": table["bc"].key}
+    assert table["qdt"].stages == {"value": table["ipd"].key, "qdt": table["qdt"].key}
     assert table["mobile"].stages == {"world": table["ipd"].key, "mobile": table["mobile"].key}
     groups = sweep.plan(SUITES["ablations"].narrowed(HOPPER, ("ipd", "greedy")), "cpu", 2, 1).entries
     assert groups[3].makers == ("hopper-medium-replay/ipd/seeds-1",)
