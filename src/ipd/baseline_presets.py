@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "qt.steps": 20_000,
         # dd
         **_each(("dd",), steps=100_000, width=64, multipliers=(1, 2, 4), horizon=32),
-        **_each(("dd",), predicts="velocity", sampling_steps=20),
+        **_each(("dd",), predicts="velocity", sampling_steps=20, guidance=2.0),
     },
     "cpu": {
         # cql, rebrac, mobile
@@ -54,7 +54,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "qt.hidden": (256, 256),
         # dd
         **_each(("dd",), steps=20_000, learning_rate=5e-4, width=32, multipliers=(1, 2), horizon=20),
-        **_each(("dd",), predicts="velocity", sampling_steps=10, average=0.998, inverse_hidden=(128, 128)),
+        **_each(("dd",), predicts="velocity", sampling_steps=5, guidance=3.0, average=0.998),
+        "dd.inverse_hidden": (128, 128),
     },
     "demo": {
         # cql, rebrac, mobile
@@ -85,7 +86,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "qt.target_average_start": 200,
         # dd
         **_each(("dd",), steps=3_000, batch_size=32, learning_rate=1e-3, width=16, multipliers=(1, 2)),
-        **_each(("dd",), horizon=16, predicts="velocity", sampling_steps=5, inverse_hidden=(128, 128)),
+        **_each(("dd",), horizon=16, predicts="velocity", sampling_steps=5, guidance=3.0),
+        "dd.inverse_hidden": (128, 128),
     },
     "tiny": {
         # cql, rebrac, mobile
