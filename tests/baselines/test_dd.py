@@ -113,11 +113,17 @@ FIRST = jnp.array([0.7, -1.2, 0.1])
 
 
 @cache
-def samples(guidance: float, label: float) -> np.ndarray:
-    """512 plans from one first observation."""
+def sampler(guidance: float) -> Any:
+    """label -> 512 plans from one first observation."""
     config, model = dataclasses.replace(CONFIG, guidance=guidance), trained().acting
     draw = jax.vmap(lambda label, key: dd.plan(config, model, WIDE, FIRST, label, key), (None, 0))
-    return np.asarray(jax.jit(draw)(jnp.asarray(label), jax.random.split(jax.random.key(2), 512)))
+    return jax.jit(lambda label: draw(label, jax.random.split(jax.random.key(2), 512)))
+
+
+@cache
+def samples(guidance: float, label: float) -> np.ndarray:
+    """Of ``sampler``, NumPy."""
+    return np.asarray(sampler(guidance)(jnp.asarray(label)))
 
 
 def test_a_known_gaussian_is_recovered_given_its_return() -> None:
