@@ -110,6 +110,7 @@ class QDTConfig(DTConfig):
 class EDTConfig(SequenceConfig):
     """Elastic Decision Transformer (Wu et al., 2023)."""
 
+    steps: int = 50_000
     batch_size: int = 256
     layers: int = 4
     heads: int = 4

@@ -205,6 +205,28 @@ class Config:
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
+_METHOD = ("value", "world", "augment", "refit", "policy", "cloning")
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "ipd": _METHOD,
+    "bc": ("cloning",),
+    "iql": ("value",),
+    "qdt": ("value", "qdt"),
+    "mobile": ("world", "mobile"),
+}
+
+
+def sections(algo: Algo) -> tuple[str, ...]:
+    """Sections of `Config` that an algorithm reads."""
+    return (*_SECTIONS.get(algo, (algo,)), "evaluate")
+
+
+def trimmed(config: Config) -> Config:
+    """`config` with what its algorithm does not read set to defaults: runs that are equal compare equal."""
+    read = {"preset", "algo", *sections(config.algo)}
+    plain: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(config) if f.name not in read}
+    return dataclasses.replace(config, **plain)
+
+
 def content_hash(*parts: Any) -> str:
     """Sixteen hexadecimal digits that change when any part does (dataclasses, dicts, scalars)."""
 

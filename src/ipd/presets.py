@@ -137,9 +137,19 @@ TASKS: tuple[tuple[str, Overrides], ...] = (
     (r"pen|hammer|door|relocate|kitchen", {"value.inverse_temperature": 0.5}),
     (r"pen|hammer|door|relocate|kitchen", {"value.dropout": 0.1, "policy.dropout": 0.1}),
     (r"kitchen", {"policy.q_weight": 0.01, "qt.q_weight": 0.01}),
+    (r"halfcheetah.*medium", {"rebrac.actor_penalty": 0.001, "mobile.penalty": 0.5}),
+    (r"halfcheetah.*replay", {"rebrac.actor_penalty": 0.01, "rebrac.critic_penalty": 0.1}),
+    (r"(halfcheetah|hopper).*replay", {"mobile.penalty": 0.1}),
+    (r"hopper.*medium", {"rebrac.actor_penalty": 0.01, "rebrac.critic_penalty": 0.001}),
+    (r"hopper.*replay", {"rebrac.actor_penalty": 0.05, "rebrac.critic_penalty": 0.5}),
+    (r"walker2d.*medium", {"rebrac.critic_penalty": 0.1, "mobile.penalty": 0.5}),
+    (r"walker2d.*replay", {"rebrac.critic_penalty": 0.01, "mobile.rollout_steps": 1}),
     (r"kitchen.*complete|mini_kitchen", {"policy.q_weight": 0.001, "qt.q_weight": 0.001}),
 )
-"""Pattern in the task's id or the data's name -> overrides; later rows win. Weights of Q are QT's."""
+"""Pattern in the task's id or the data's name -> overrides; later rows win.
+
+Weights of Q are QT's, penalties those of ReBRAC's and MOBILE's papers.
+"""
 
 
 def preset(name: str) -> Config:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ipd
-from ipd.config import Algo, Config
+from ipd.config import Algo, Config, sections, trimmed
 from ipd.data.sources import load
 from ipd.evaluation.scores import read_rows
 from ipd.presets import override, with_task
@@ -38,7 +38,7 @@ def tiny(algo: Algo) -> Config:
     """The preset `tiny` with few updates: what is learned does not matter here."""
     config = override(with_task("tiny", "Hopper-v4", algo=algo), {"evaluate.final_episodes": 1})
     names = {"value", "world"} | ({ALGORITHMS[algo].stage} if algo in ALGORITHMS else set())
-    return override(config, {f"{name}.steps": 12 for name in names})
+    return trimmed(override(config, {f"{name}.steps": 12 for name in names}))
 
 
 def test_every_algorithm_has_a_row_and_settings() -> None:
@@ -46,6 +46,7 @@ def test_every_algorithm_has_a_row_and_settings() -> None:
     for name, (module, stage, needs, _) in ALGORITHMS.items():
         assert module.__doc__ and dataclasses.is_dataclass(getattr(Config(), stage)), name
         assert set(needs) <= {"value", "world"}
+        assert set(sections(name)) == {*needs, stage, "evaluate"}
         for part in ("DATA_AXES", "prepare", "init", "draw", "update", "begin", "act"):
             assert hasattr(module, part), f"{name} lacks {part}"
 
@@ -57,9 +58,9 @@ def test_baseline_from_data_to_action(algo: Algo, small: Path, tmp_path: Path) -
     assert read_job(tmp_path / "run") == job
     rows = read_rows(tmp_path / "run" / "evaluations.csv")
     assert [(row.policy, row.seed, row.step) for row in rows] == [
-        (algo, seed, step) for step in (6, 12) for seed in (0, 3)
+        (algo, seed, step) for seed in (0, 3) for step in (6, 12)
     ]
-    assert all(np.isfinite(row.ret) and row.length >= 1 for row in rows)
+    assert all(np.isfinite(row.return_) and row.length >= 1 for row in rows)
     assert algo in page.read_text()
     policy = ipd.load(tmp_path / "run", seed=3)
     observation = load(str(small)).observations[0]

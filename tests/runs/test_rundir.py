@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ipd.config import trimmed
 from ipd.presets import override, preset
 from ipd.runs import files, rundir
 from ipd.runs.errors import InputError
@@ -16,7 +17,7 @@ from ipd.runs.metrics import MetricsLog
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
 
-JOB = Job("d.hdf5", "Hopper-v4", (0, 3), preset("cpu+greedy"))
+JOB = Job("d.hdf5", "Hopper-v4", (0, 3), trimmed(preset("cpu+greedy")))
 
 
 def manifest(digest: str = "ab") -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, cast, get_args, get_type_hints
 
 import tyro
 
 from ipd.cli.options import keep_compiled, parse, value_of
-from ipd.config import Algo, Config
+from ipd.config import Algo, Config, sections
 from ipd.presets import with_task
 from ipd.runs.errors import InputError
 
@@ -36,8 +36,16 @@ class Train:
 
 
 def _with_default(config: Config) -> type[Train]:
-    """`Train` with the preset's values as defaults, so that help and overrides start from them."""
-    field = ("config", Annotated[Config, tyro.conf.arg(name="")], config)
+    """`Train` with the preset's values as defaults, so that help and overrides start from them.
+
+    Only what the algorithm reads can be set.
+    """
+    read = {"preset", "algo", *sections(config.algo)}
+    fields = [
+        (name, kind, getattr(config, name)) for name, kind in get_type_hints(Config).items() if name in read
+    ]
+    settings = dataclasses.make_dataclass("Settings", fields, frozen=True)
+    field = ("config", Annotated[settings, tyro.conf.arg(name="")], settings())
     about = {"__doc__": Train.__doc__}
     return dataclasses.make_dataclass("Train", [field], bases=(Train,), frozen=True, namespace=about)
 
@@ -63,7 +71,8 @@ def main(argv: list[str]) -> int:
     from ipd.runs.stages import execute
 
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    job = Job(options.data, options.env, tuple(seeds), options.config)
+    given = {field.name: getattr(options.config, field.name) for field in dataclasses.fields(options.config)}
+    job = Job(options.data, options.env, tuple(seeds), dataclasses.replace(config, **given))
     page = execute(options.out, job, checkpoint_seconds=options.checkpoint_seconds, reuse=options.reuse)
     print_table(options.out, page)
     return 0

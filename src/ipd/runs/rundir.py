@@ -9,11 +9,11 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from ipd.config import Config
+from ipd.config import Algo, Config, sections
 from ipd.runs import files
 from ipd.runs.errors import InputError
 
@@ -44,7 +44,7 @@ class Job:
 
 
 def to_plain(job: Job) -> dict[str, Any]:
-    """The job as nested dicts and lists, in reading order."""
+    """The job as nested dicts and lists, in reading order; only what its algorithm reads."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
@@ -53,15 +53,16 @@ def to_plain(job: Job) -> dict[str, Any]:
 
     values: dict[str, Any] = plain(job)
     config: dict[str, Any] = values.pop("config")
-    return values | config
+    read = {"preset", "algo", *sections(job.config.algo)}
+    return values | {name: section for name, section in config.items() if name in read}
 
 
 def from_plain(values: dict[str, Any], path: Path) -> Job:
     """The inverse of `to_plain`; `InputError` names the field that is missing, unknown or of another type."""
 
-    def build(example: Any, values: Any, where: str) -> Any:
+    def build(example: Any, values: Any, where: str, unread: set[str] | frozenset[str] = frozenset()) -> Any:
         if dataclasses.is_dataclass(example) and not isinstance(example, type):
-            names = [field.name for field in dataclasses.fields(example)]
+            names = [field.name for field in dataclasses.fields(example) if field.name not in unread]
             odd = sorted(set(values) ^ set(names)) if isinstance(values, dict) else [where]
             if odd:
                 raise InputError(
@@ -84,7 +85,11 @@ def from_plain(values: dict[str, Any], path: Path) -> Job:
         data, task, seeds = str(rest.pop("data")), rest.pop("task"), tuple(int(s) for s in rest.pop("seeds"))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: data, task or seeds cannot be read ({error!r})") from error
-    return Job(data, task, seeds, build(Config(), rest, ""))
+    algo: Any = rest.get("algo")
+    if algo not in get_args(Algo):
+        raise InputError(f"{path}: field algo is {algo!r}, expected one of {', '.join(get_args(Algo))}")
+    unread = {field.name for field in dataclasses.fields(Config)} - {"preset", "algo", *sections(algo)}
+    return Job(data, task, seeds, build(Config(), rest, "", unread))
 
 
 def read_job(folder: Path) -> Job:

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from ipd.config import Config
+from ipd.config import Config, trimmed
 from ipd.data.episodes import (
     Episodes,
     Normaliser,
@@ -73,7 +73,7 @@ def execute(
         rundir.read_job(other)
     episodes = load_data(job.data, job.task)
     task = None if episodes.task is None else find_task(episodes.task)
-    job = dataclasses.replace(job, task=None if task is None else task.id)
+    job = dataclasses.replace(job, task=None if task is None else task.id, config=trimmed(job.config))
     normaliser = _fit(episodes, task, job)
     spec = learning.spec_of(episodes, None if task is None else task.horizon)
     folder.mkdir(parents=True, exist_ok=True)
