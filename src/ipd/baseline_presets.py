@@ -27,23 +27,26 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         # cql, rebrac, mobile
-        **_each(("cql", "rebrac", "mobile"), steps=20_000, hidden=(256, 256), polyak=0.01),
+        **_each(("cql", "rebrac", "mobile"), steps=20_000, hidden=(128, 128), polyak=0.01),
         **_each(("cql", "mobile"), batch_size=128, actor_learning_rate=3e-4),
         "rebrac.steps": 30_000,
         "rebrac.batch_size": 256,
         "cql.num_actions": 4,
-        "mobile.num_samples": 4,
+                "mobile.steps": 10_000,
+        # dt, qdt, edt, reinformer, qt act with averaged weights, as ipd does: learning rates are large
+        **_each(("dt", "qdt", "edt", "reinformer", "qt"), average=0.998),
         # dt, qdt
         **_each(
-            ("dt", "qdt"), steps=6_000, learning_rate=1e-3, warmup_steps=500, layers=2, heads=2, width=64
+            ("dt", "qdt"), steps=3_000, learning_rate=1e-3, warmup_steps=500, layers=2, heads=2, width=64
         ),
         # edt, reinformer
-        **_each(("edt", "reinformer"), steps=6_000, batch_size=64, layers=2, heads=2, width=64),
+        **_each(("edt", "reinformer"), steps=3_000, batch_size=64, layers=2, heads=2, width=64),
         **_each(("edt", "reinformer"), learning_rate=1e-3, warmup_steps=500),
         "edt.search_stride": 4,
+        "reinformer.steps": 6_000,
         "reinformer.learning_rate": 3e-3,
         # qt
-        "qt.steps": 15_000,
+        "qt.steps": 10_000,
         "qt.batch_size": 128,
         "qt.learning_rate": 1e-3,
         "qt.critic_learning_rate": 1e-3,
@@ -51,7 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "qt.heads": 2,
         "qt.width": 64,
         "qt.context_len": 5,
-        "qt.hidden": (256, 256),
+        "qt.hidden": (128, 128),
         # dd
         **_each(("dd",), steps=20_000, learning_rate=5e-4, width=32, multipliers=(1, 2), horizon=20),
         **_each(("dd",), predicts="velocity", sampling_steps=5, guidance=3.0, average=0.998),

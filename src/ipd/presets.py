@@ -35,10 +35,13 @@ PRESETS: dict[str, Overrides] = {
     },
     "cpu": {
         "value.steps": 40_000,
+        "value.hidden": (128, 128),
+        "value.learning_rate": 1e-3,
+        "value.polyak": 0.01,
         "refit.steps": 15_000,
         "world.steps": 12_000,
-        "world.hidden": (256, 256, 256),
-        "world.learning_rate": 5e-4,
+        "world.hidden": (128, 128, 128),
+        "world.learning_rate": 1e-3,
         "world.uncertainty": "disagreement",
         "world.variance_decay_steps": 2_000.0,
         "augment.augment_ratio": 1.0,
@@ -128,27 +131,37 @@ ABLATIONS: dict[str, Overrides] = {
     "disagreement": {"world.uncertainty": "disagreement"},
 }
 
+_HAND = r"(?<![a-z])(adroithand)?(pen|hammer|door|relocate)(?![a-z])"
 TASKS: tuple[tuple[str, Overrides], ...] = (
-    (r"halfcheetah", {"policy.q_weight": 5.0, "qt.q_weight": 5.0}),
+    (r"halfcheetah", {"policy.q_weight": 5.0, "qt.q_weight": 5.0, "edt.expert_weight": 1.0}),
     (r"hopper", {"policy.q_weight": 1.0, "qt.q_weight": 1.0}),
     (r"hopper.*replay", {"policy.q_weight": 3.0, "qt.q_weight": 3.0}),
     (r"walker2d", {"policy.q_weight": 2.0, "qt.q_weight": 2.0}),
-    (r"pen|hammer|door|relocate", {"policy.q_weight": 0.1, "qt.q_weight": 0.1}),
-    (r"pen|hammer|door|relocate|kitchen", {"value.inverse_temperature": 0.5}),
-    (r"pen|hammer|door|relocate|kitchen", {"value.dropout": 0.1, "policy.dropout": 0.1}),
-    (r"kitchen", {"policy.q_weight": 0.01, "qt.q_weight": 0.01}),
     (r"halfcheetah.*medium", {"rebrac.actor_penalty": 0.001, "mobile.penalty": 0.5}),
-    (r"halfcheetah.*replay", {"rebrac.actor_penalty": 0.01, "rebrac.critic_penalty": 0.1}),
+    (r"halfcheetah.*replay", {"rebrac.actor_penalty": 0.01, "rebrac.critic_penalty": 0.001}),
     (r"(halfcheetah|hopper).*replay", {"mobile.penalty": 0.1}),
     (r"hopper.*medium", {"rebrac.actor_penalty": 0.01, "rebrac.critic_penalty": 0.001}),
     (r"hopper.*replay", {"rebrac.actor_penalty": 0.05, "rebrac.critic_penalty": 0.5}),
     (r"walker2d.*medium", {"rebrac.critic_penalty": 0.1, "mobile.penalty": 0.5}),
     (r"walker2d.*replay", {"rebrac.critic_penalty": 0.01, "mobile.rollout_steps": 1}),
+    (r"halfcheetah.*expert", {"qt.q_weight": 0.4, "policy.q_weight": 0.4, "mobile.penalty": 2.0}),
+    (r"halfcheetah.*expert", {"rebrac.actor_penalty": 0.01, "rebrac.critic_penalty": 0.1}),
+    (r"hopper.*expert", {"rebrac.actor_penalty": 0.1, "rebrac.critic_penalty": 0.01, "mobile.penalty": 1.5}),
+    (r"walker2d.*expert", {"rebrac.actor_penalty": 0.01, "rebrac.critic_penalty": 0.01}),
+    (r"walker2d.*expert", {"mobile.penalty": 1.5, "mobile.rollout_steps": 1}),
+    (rf"{_HAND}|kitchen", {"value.inverse_temperature": 0.5, "value.dropout": 0.1, "policy.dropout": 0.1}),
+    (_HAND, {"policy.q_weight": 0.1, "qt.q_weight": 0.1, "cql.conservative_weight": 1.0}),
+    (_HAND, {"mobile.rollout_steps": 1, "mobile.real_share": 0.5}),
+    (rf"{_HAND}.*human", {"mobile.real_share": 0.8}),
+    (r"(?<![a-z])hammer.*cloned", {"policy.q_weight": 0.01, "qt.q_weight": 0.01}),
+    (r"(?<![a-z])door", {"policy.q_weight": 0.005, "qt.q_weight": 0.005}),
+    (r"(?<![a-z])pen.*cloned", {"rebrac.critic_penalty": 0.5}),
+    (r"kitchen", {"policy.q_weight": 0.01, "qt.q_weight": 0.01}),
     (r"kitchen.*complete|mini_kitchen", {"policy.q_weight": 0.001, "qt.q_weight": 0.001}),
 )
 """Pattern in the task's id or the data's name -> overrides; later rows win.
 
-Weights of Q are QT's, penalties those of ReBRAC's and MOBILE's papers.
+Weights of Q are QT's; penalties of ReBRAC and MOBILE are those of their papers, as far as known.
 """
 
 
@@ -166,9 +179,9 @@ def with_task(name: str, task: str | None, source: str = "", algo: Algo = "ipd")
         if ablation not in ABLATIONS:
             raise KeyError(f"unknown ablation '{ablation}'; there are: {', '.join(ABLATIONS)}")
     # a preset measured on data of its own has the last word on the weights found by others
-    config = override(for_task(Config(), task, source), PRESETS[base])
+    config = for_task(override(Config(), ALGOS.get(algo, {})), task, source)
+    config = override(config, PRESETS[base])
     config = override(config, baseline_presets.PRESETS.get(base, {}))
-    config = override(config, ALGOS.get(algo, {}))
     for ablation in ablations:
         config = override(config, ABLATIONS[ablation])
     return dataclasses.replace(config, preset=name, algo=algo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import equinox as eqx
@@ -90,16 +91,18 @@ def test_integral_of_a_constant_is_the_volume_of_the_box(small_steps: Steps) -> 
 
 
 def test_training_pushes_q_down_away_from_the_data(small_steps: Steps) -> None:
-    config = CQLConfig(batch_size=32, hidden=(16,), num_actions=2, critic_learning_rate=3e-3)
-    data, _ = cql.prepare(config, Material(small_steps, np.array([0, 40, 97]), SPEC, 1.0))
+    plain = CQLConfig(
+        batch_size=32, hidden=(16,), num_actions=2, critic_learning_rate=3e-3, conservative_weight=0.0
+    )
+    data, _ = cql.prepare(plain, Material(small_steps, np.array([0, 40, 97]), SPEC, 1.0))
     elsewhere = jax.random.uniform(jax.random.key(5), (97, 20, 3), minval=-1.0, maxval=1.0)
 
-    @jax.jit
-    def trained(scale: jax.Array) -> jax.Array:
+    @partial(jax.jit, static_argnums=0)
+    def trained(config: CQLConfig) -> jax.Array:
         """Q of random actions minus Q of the logged ones, by each critic."""
 
         def advance(state: cql.State, key: jax.Array) -> tuple[cql.State, None]:
-            batch = cql.draw(config, data._replace(reward_scale=scale), key)
+            batch = cql.draw(config, data, key)
             return cql.update(config, state, batch, jax.random.fold_in(key, 1))[0], None
 
         state = cql.init(config, SPEC, jax.random.key(0))
@@ -110,9 +113,20 @@ def test_training_pushes_q_down_away_from_the_data(small_steps: Steps) -> None:
         )
         return out - logged
 
-    # the weight is multiplied by the scale of the rewards: none of it, and much
-    plain, conservative = trained(jnp.asarray(0.0)), trained(jnp.asarray(4.0))
-    assert (conservative < plain - 0.1).all()
+    assert (trained(dataclasses.replace(plain, conservative_weight=20.0)) < trained(plain) - 0.1).all()
+
+
+def test_the_loss_is_that_of_logged_rewards(small_steps: Steps) -> None:
+    state, batch = cql.init(CONFIG, SPEC, jax.random.key(0)), batch_of(small_steps, 1.0)
+    metrics = {}
+    for scale in (1.0, 0.25):
+        last = jax.tree.map(lambda leaf, scale=scale: scale * leaf, state.critics.nets.layers[-1])
+        critics = eqx.tree_at(lambda c: c.nets.layers[-1], state.critics, last)
+        rewards = batch.steps.rewards * scale
+        scaled = cql.Data(batch.steps._replace(rewards=rewards), jnp.asarray(scale))
+        metrics[scale] = UPDATE(state._replace(critics=critics), scaled, jax.random.key(1))[1]
+    np.testing.assert_allclose(metrics[0.25]["conservative_gap"], metrics[1.0]["conservative_gap"], rtol=1e-4)
+    np.testing.assert_allclose(metrics[0.25]["critic_loss"], metrics[1.0]["critic_loss"] / 16, rtol=1e-4)
 
 
 @pytest.mark.parametrize("terminated", [0.0, 1.0])
@@ -138,7 +152,7 @@ def test_target_goes_on_behind_a_time_limit_and_not_behind_an_end(
 def test_nothing_of_the_conservative_term_reaches_the_policy(small_steps: Steps) -> None:
     state, batch = cql.init(CONFIG, SPEC, jax.random.key(0)), batch_of(small_steps, 0.0)
     news = [
-        UPDATE(state, batch._replace(reward_scale=jnp.asarray(s)), jax.random.key(1))[0] for s in (0.0, 9.0)
+        UPDATE(state, batch._replace(reward_scale=jnp.asarray(s)), jax.random.key(1))[0] for s in (0.1, 9.0)
     ]
     for a, b in zip(*(jax.tree.leaves(new.policy) for new in news), strict=True):
         np.testing.assert_array_equal(a, b)

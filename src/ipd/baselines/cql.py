@@ -10,8 +10,9 @@ pi(s) and pi(s'), all put into Q_i(s, .), each with the weight 1 / density of it
 Nothing flows back into the policy from here. The policy's loss is `ipd.baselines.actor_critic`'s.
 
 As in the public code: no entropy in y, the smaller of two critics (no maximum over actions), a fixed
-weight on the MuJoCo tasks, one learning rate for policy and temperature. The weight belongs to logged
-rewards, so it is multiplied by the scale of the learner's rewards. Departures: observations are
+weight on the MuJoCo tasks, one learning rate for policy and temperature. Weight and exponential belong
+to logged rewards: with rewards scaled by c the bracket is taken of Q / c, and w is multiplied by c^2.
+Departures: observations are
 normalised; the policy does not begin with cloning (off by default there too); the policy's step sees
 the critics of before the update and the critics the policy of after it.
 """
@@ -96,9 +97,10 @@ def update(config: CQLConfig, state: State, batch: Data, key: PRNG) -> tuple[Sta
     def loss(critics: Critics) -> tuple[Array, Metrics]:
         q = q_values(critics, steps.observations, actions)
         error = ((q[:, 0] - target[:, None]) ** 2).mean(axis=0).sum()
-        gap = conservative_gap(q[:, 1:], log_density, q[:, 0]).mean(axis=0).sum()
+        in_logged = q / batch.reward_scale
+        gap = conservative_gap(in_logged[:, 1:], log_density, in_logged[:, 0]).mean(axis=0).sum()
         metrics = {"critic_loss": error, "conservative_gap": gap / q.shape[2], "q_mean": q[:, 0].mean()}
-        return error + config.conservative_weight * batch.reward_scale * gap, metrics
+        return error + config.conservative_weight * batch.reward_scale**2 * gap, metrics
 
     grads, more = jax.grad(loss, has_aux=True)(state.critics)
     return actor_critic.step_critics(config, state, grads), metrics | more

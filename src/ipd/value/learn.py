@@ -24,6 +24,8 @@ from ipd.value.networks import Critics, GaussianPolicy, Value
 HUBER_FLOOR = 1e-3
 HUBER_RATE = 0.01
 """Share of the newest batch in the running quantile: about the last hundred batches count."""
+NO_HUBER = 1e6
+"""A threshold beyond every error, finite so that metrics stay so."""
 
 
 class State(NamedTuple):
@@ -76,7 +78,12 @@ def draw(config: ValueConfig, data: Steps, key: PRNG) -> Steps:
 def track_quantile(
     running: Float[Array, ""], sizes: Float[Array, "batch"], quantile: float, step: Int[Array, ""]
 ) -> Float[Array, ""]:
-    """Running ``quantile`` of \\|e\\| over recent batches (Eq. 1's delta), detached and floored."""
+    """Running ``quantile`` of \\|e\\| over recent batches (Eq. 1's delta), detached and floored.
+
+    The quantile 1 stands for no threshold at all: the loss is a plain square, whatever comes.
+    """
+    if quantile >= 1.0:
+        return jnp.full_like(running, NO_HUBER)
     newest = jnp.quantile(jax.lax.stop_gradient(sizes), quantile)
     rate = jnp.maximum(HUBER_RATE, 1.0 / (1.0 + step))  # the first batches average plainly
     return jnp.maximum((1.0 - rate) * running + rate * newest, HUBER_FLOOR)
