@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,12 @@ def _policies(rows: list[Row]) -> list[str]:
 def _line(run: str, rows: list[Row]) -> str:
     last = max(row.step for row in rows)
     rows = [row for row in rows if row.step == last]
-    seeds = [
-        np.array([row.return_ for row in rows if row.seed == seed]) for seed in sorted({r.seed for r in rows})
-    ]
+    names = sorted({row.seed for row in rows})
+    seeds = [np.array([row.return_ for row in rows if row.seed == seed]) for seed in names]
     mean, low, high = mean_interval(seeds)
     middle = float(iqm(seeds))
-    score = np.mean([row.normalized for row in rows if row.normalized is not None] or [np.nan])
+    scores = [[r.normalized for r in rows if r.seed == seed and r.normalized is not None] for seed in names]
+    score = np.mean([np.mean(each) if each else np.nan for each in scores])
     counts = "/".join(str(count) for count in sorted({len(seed) for seed in seeds}))
     each = ", ".join(f"{seed.mean():.0f}" for seed in seeds)
     return (
@@ -50,8 +51,25 @@ def _line(run: str, rows: list[Row]) -> str:
     )
 
 
+def require_alike(folders: list[Path]) -> None:
+    """Refuses other seeds or episodes in any row, and other updates in the rows of one method."""
+    tried, updates = set(), dict[str, set[int]]()
+    for folder in folders:
+        rows = read_rows(folder / "evaluations.csv")
+        for policy in _policies(rows):
+            last = max(row.step for row in rows if row.policy == policy)
+            counts = Counter(row.seed for row in rows if (row.policy, row.step) == (policy, last))
+            tried.add(", ".join(f"{seed} ({count} episodes)" for seed, count in sorted(counts.items())))
+            updates.setdefault(policy.removeprefix("d3rlpy_"), set()).add(last)
+    if len(tried) > 1:
+        raise SystemExit(f"different seeds or episodes: {'; '.join(sorted(tried))}")
+    for method, found in updates.items():
+        if len(found) > 1:
+            raise SystemExit(f"{method}: different updates: {', '.join(map(str, sorted(found)))}")
+
+
 def main(names: list[str]) -> None:
-    """Prints the table; refuses folders of different data or tasks."""
+    """Prints the table; refuses folders of different data or tasks, and rows tried differently."""
     if not names:
         raise SystemExit(__doc__)
     folders = [Path(name) for name in names]
@@ -59,6 +77,7 @@ def main(names: list[str]) -> None:
     same = {(manifest["data"]["digest"], manifest["task"]) for manifest in manifests}
     if len(same) > 1:
         raise SystemExit(f"different data or tasks: {', '.join(map(str, sorted(same)))}")
+    require_alike(folders)
     print(HEAD)
     for folder in folders:
         print("\n".join(lines(folder)))

@@ -259,3 +259,6 @@ def test_third_of_the_reference_is_the_default_score() -> None:
 
     assert settle(task("hopper"), "medium-replay").goals == (("medium", pytest.approx(3234.3 / 3)),)
     assert settle(task("hopper"), "medium", share=0.5, expert_return=100.0).goals == (("medium", 50.0),)
+    for share in (0.0, -0.5, 1.5, float("nan")):
+        with pytest.raises(InputError, match=r"--share \S+: must be above 0 and at most 1"):
+            settle(task("hopper"), "medium", share=share)

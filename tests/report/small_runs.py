@@ -33,7 +33,7 @@ def write_small_run(
     for section, fields in settings.items():
         config[section] = {**config.get(section, {}), **fields}
     (run / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
-    manifest = {"data": {"digest": "0a1b2c3d", "steps": rows}}
+    manifest = {"data": {"digest": "0a1b2c3d", "steps": rows}, "task": "Hopper-v4"}
     (run / "manifest.json").write_text(json.dumps(manifest))
     with (run / "evaluations.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from report.small_runs import write_small_run
 
-from ipd.report import compare, compare_ablations, compare_read
+from ipd.report import compare, compare_ablations, compare_page, compare_read, compare_tables
 from ipd.report.compare import Cell, Comparison
 from ipd.report.compare_read import dataset_of
 from ipd.report.read import ReportError
@@ -47,6 +47,9 @@ def test_runs_are_found_at_any_depth_and_not_within_a_run(tmp_path: Path) -> Non
         ("halfcheetah-medium-replay.hdf5", 202_000, "halfcheetah-medium-replay", False),
         ("pen-cloned-v1.hdf5", 500_000, "pen-cloned-v1", True),
         ("kitchen_microwave_kettle_light_slider-v0.hdf5", 136_950, "kitchen-partial-v0", True),
+        ("hopper_medium_replay-v2.hdf5", 402_000 - 5_000, "hopper-medium-replay", False),
+        ("hopper_medium-v0.hdf5", 1_000_000, "hopper-medium-v0", False),
+        ("hopper_expert-v2.hdf5", 500, "hopper-expert-v2", False),
     ],
 )
 def test_only_a_file_that_looks_like_d4rls_in_every_way_is_called_so(
@@ -54,6 +57,8 @@ def test_only_a_file_that_looks_like_d4rls_in_every_way_is_called_so(
 ) -> None:
     assert dataset_of(source, {"digest": "d", "steps": rows}) == (name, official, "d")
     assert not dataset_of(source, {}).official, "nothing vouches for it"
+    made = {"digest": "d", "steps": rows, "made": {"recipe": "medium"}}
+    assert not dataset_of(source, made).official, "it says that it was collected"
 
 
 def test_a_data_set_is_never_printed_as_d4rls_unless_it_is(tmp_path: Path) -> None:
@@ -84,72 +89,6 @@ def test_last_and_best_stand_apart(tmp_path: Path) -> None:
     np.testing.assert_array_equal(entry.last[1], [30.0, 30.0])
     np.testing.assert_array_equal(sorted(entry.best[1]), [25.0, 25.0, 95.0])
     np.testing.assert_array_equal(entry.best[0], [10.0, 10.0])
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [
-        ("ipd,1,200,1,955.0,10,30.0", "ipd,1,200,1,nan,10,30.0", "seed 1, step 200, episode 1: the ret"),
-        ("ipd,1,200,1,955.0,10,30.0", "ipd,1,200,1,955.0,10,nan", "seed 1, .* no normalised score"),
-        ("ipd,1,200,1,955.0,10,30.0", "ipd,1,200,1,955.0,10,", "seed 1, .* no normalised score"),
-        ("ipd,0,100,0,142.5,10,5.0", "ipd,0,100,0,inf,10,5.0", "seed 0, step 100, episode 0"),
-        ("ipd,1,200,", "ipd,1,150,", "unfinished: ipd has no episode of seed 1 at step 200"),
-        ("ipd,1,", "ipd,0,", "unfinished: ipd has no episode of seed 1"),
-        ("ipd,", "cloning,", "no episode of the policy ipd"),
-        ("955.0", "many", "line 4 is no evaluation"),
-    ],
-)  # fmt: skip
-def test_a_bad_or_missing_seed_takes_its_run_out(tmp_path: Path, old: str, new: str, reason: str) -> None:
-    write_small_run(tmp_path / "good", {0: [50.0], 1: [50.0]})
-    bad = write_small_run(tmp_path / "bad", FLAT, steps=(100, 200))
-    text = (bad / "evaluations.csv").read_text()
-    assert old in text
-    (bad / "evaluations.csv").write_text(text.replace(old, new))
-    found = compare.load([tmp_path], tmp_path)
-    assert [entry.name for entry in found.entries] == ["good"]
-    assert [left.name for left in found.left_out] == ["bad"]
-    with pytest.raises(ReportError, match=reason):
-        compare_read.read_run(bad, "bad")
-
-
-def test_a_run_at_work_is_not_counted(tmp_path: Path) -> None:
-    run = write_small_run(tmp_path / "run", FLAT)
-    (run / "stages" / "evaluate").mkdir(parents=True)
-    with pytest.raises(ReportError, match="unfinished"):
-        compare.load([run], tmp_path)
-    (run / "stages" / "evaluate" / "done.json").write_text("{}")
-    assert len(compare.load([run], tmp_path).entries) == 1
-    (run / "evaluations.csv").unlink()
-    with pytest.raises(ReportError, match=r"run: failed or unfinished: no evaluations\.csv"):
-        compare.load([run], tmp_path)
-    (run / "config.yaml").write_text("data: kitchen.hdf5\ntask: null\n")
-    with pytest.raises(ReportError, match="trained, not evaluated"):
-        compare.load([run], tmp_path)
-
-
-def test_what_a_sweep_says_of_its_runs_is_listed(tmp_path: Path) -> None:
-    sweep = tmp_path / "sweep"
-    at = {name: f"hopper/{name}/seeds-0-1" for name in ("ipd", "early", "late", "next")}
-    write_small_run(sweep / at["ipd"], FLAT)
-    unfinished = write_small_run(sweep / at["late"], FLAT, algo="dt")
-    (unfinished / "evaluations.csv").unlink()
-    (sweep / "hopper" / "early").mkdir()
-    for name, line in (("early", "no such task"), ("late", "loss is nan"), ("ipd", "")):
-        told = {"state": "failed" if line else "done", "line": line}
-        (sweep / f"{at[name]}.json").write_text(json.dumps(told))
-    plan = {
-        "runs": [{"run": run} for run in at.values()],
-        "skipped": [{"set": "pen-cloned", "why": "no file"}],
-    }
-    (sweep / "plan.json").write_text(json.dumps(plan))
-    found = compare.load([sweep], tmp_path)
-    assert [entry.name for entry in found.entries] == [f"sweep/{at['ipd']}"]
-    assert found.left_out == [
-        (f"sweep/{at['late']}", "failed: loss is nan"),
-        (f"sweep/{at['early']}", "failed: no such task"),
-        (f"sweep/{at['next']}", "planned, not run yet"),
-        ("pen-cloned", "skipped: no file"),
-    ]
 
 
 def test_a_copy_is_left_out_and_the_same_seeds_again_are_another_row(tmp_path: Path) -> None:
@@ -194,12 +133,48 @@ def test_variants_are_named_by_what_differs(tmp_path: Path) -> None:
 
 def test_the_folder_of_a_method_holds_its_main_runs(tmp_path: Path) -> None:
     write_small_run(tmp_path / "ipd", FLAT, preset="cpu+q-term", policy={"q_weight": 3.0})
-    write_small_run(tmp_path / "plain", {**FLAT, 2: [1.0]})
+    write_small_run(tmp_path / "plain", {**FLAT, 2: [1.0, 1.0]})
     assert {name: cell.folders for name, cell in cells_of(tmp_path).items()} == {
         "IPD": ("ipd",),
         "IPD, q_weight 1": ("plain",),
     }
     assert {cell.folders[0] for cell in cells_of(tmp_path / "plain").values()} == {"plain"}
+
+
+def test_a_variant_alone_is_no_main_run(tmp_path: Path) -> None:
+    write_small_run(tmp_path / "no-refit" / "seeds-0-1", FLAT, preset="cpu+no-refit")
+    run = write_small_run(tmp_path / "half", {0: [3.0]}, augment={"augment_ratio": 0.5})
+    told = {"data": {"digest": "0a1b2c3d", "steps": 115_200}}
+    told["overrides"] = ["augment.augment_ratio", "evaluate.prompts"]
+    (run / "manifest.json").write_text(json.dumps(told))
+    write_small_run(tmp_path / "walker" / "mpc-2" / "seeds-0-1", FLAT, data=WALKER)  # of an older version
+    write_small_run(tmp_path / "bc" / "seeds-0-1", FLAT, "bc", preset="cpu+no-q-term")
+    found = compare.load([tmp_path], tmp_path)
+    assert {(cell.dataset.name, cell.label) for cell in found.cells if cell.algo == "ipd"} == {
+        ("hopper-medium-replay", "no-refit"),
+        ("hopper-medium-replay", "augment_ratio 0.5"),
+        ("walker2d-medium-replay", "mpc-2"),
+    }
+    assert found.algos == ["bc"] and found.found == ["bc", "ipd"]
+    assert [standing.algo for standing in compare.standings(found)] == ["bc"]
+    assert compare_page.verdict(found) == "1 method on 2 data sets, 4 runs"
+    only = compare.load([tmp_path / "walker"], tmp_path)
+    assert compare_page.verdict(only) == "Variants only, on 1 data set: nothing to rank"
+    said = "Variants only, in no measure over data sets: IPD on walker2d-medium-replay (regenerated)."
+    for text in (compare_page.render(only), compare_tables.markdown(only), compare_tables.terminal(only)):
+        assert said in text and "IPD, mpc-2" in text
+    write_small_run(tmp_path / "plain", {0: [1.0], 1: [2.0]})
+    assert cells_of(tmp_path)["IPD"].folders == ("plain",)
+
+
+def test_larger_groups_of_seeds_are_put_together_first(tmp_path: Path) -> None:
+    for seeds in (range(3), range(5), range(5, 10)):
+        scores = {seed: [10.0 * len(seeds) + seed] for seed in seeds}
+        write_small_run(tmp_path / "ipd" / f"seeds-{seeds[0]}-{seeds[-1]}", scores)
+    found = cells_of(tmp_path)
+    assert found["IPD"].folders == ("ipd/seeds-0-4", "ipd/seeds-5-9")
+    assert list(found["IPD"].last) == list(range(10))
+    assert found["IPD, seeds-0-2"].folders == ("ipd/seeds-0-2",)
 
 
 def test_intervals_draw_seeds_not_episodes(tmp_path: Path) -> None:
@@ -237,6 +212,28 @@ def test_measures_over_all_sets(tmp_path: Path) -> None:
     assert found["iql"].improvement.low < 13 / 16 < found["iql"].improvement.high <= 1.0
     assert found["dt"] == ("dt", 1, None, (0.0, 0.0, 0.0)), (
         "no IQM over other sets, nothing won on the shared one"
+    )
+
+
+def test_few_seeds_have_no_interval_over_runs(tmp_path: Path) -> None:
+    for algo, shift in (("ipd", 50.0), ("dt", 0.0)):
+        write_small_run(tmp_path / "two" / algo, {seed: [shift + seed] for seed in range(2)}, algo)
+        write_small_run(tmp_path / "three" / algo, {seed: [shift + seed] for seed in range(3)}, algo)
+    two, three = (compare.load([tmp_path / name], tmp_path) for name in ("two", "three"))
+    for standing in compare.standings(two):
+        assert standing.iqm is not None and math.isnan(standing.iqm.low)
+    assert compare_page.verdict(two).startswith("IPD is number 1 of 2 methods, with too few seeds to tell")
+    (doubt,) = (
+        state
+        for state, text in compare_page.checks(two)
+        if "DT (1); each from at least 1 data set, 2" in text
+    )
+    assert doubt == "open"
+    assert compare_page.verdict(three) == "IPD leads 2 methods: 51.0, before DT's 1.0"
+    assert compare_page.checks(three)[0] == (
+        "yes",
+        "a run of IPD is better with a probability of at least 0.75: than DT (1); "
+        "each from at least 1 data set, 3 seeds a side",
     )
 
 

@@ -54,7 +54,10 @@ def test_printed_numbers_are_the_papers() -> None:
     assert published.lookup("halfcheetah-medium-v2", "ipd") == (51.2, 2.6, "")
     assert published.lookup("hopper-medium-replay", "rebrac") is None
     assert published.lookup("ant-medium", "ipd") is None
-    assert published.lookup("pen-cloned-v1", "iql") and not published.lookup("pen-cloned-v0", "iql")
+    right = ("pen-cloned-v1", "kitchen-partial-v0", "hopper-medium-v2", "hopper-medium")
+    wrong = ("pen-cloned-v0", "kitchen-partial-v1", "hopper-medium-v0", "hopper-medium-v1")
+    assert all(published.lookup(name, "iql") for name in right)
+    assert not any(published.lookup(name, "iql") for name in wrong)
 
 
 def test_doubtful_numbers_say_why() -> None:
@@ -87,7 +90,9 @@ def test_table_of_methods(found: Comparison) -> None:
         *("1.00", "1.00", "1.00"),
         "–",
     )
-    assert len(compare_tables.methods(found, "best").lines) == 8
+    best = compare_tables.methods(found, "best").lines
+    assert len(best) == 10 and best[3] == ("evaluations", "2", "2", "2", "2")
+    assert best[8] == ("evaluations", "–", "2", "2", "2")
     assert table.heads == (0, 4, 8)
 
 
@@ -108,6 +113,8 @@ def test_variants_have_their_own_rows(found: Comparison) -> None:
         ("IPD, greedy", "hopper-medium-replay (regenerated)", "augment.num_plans 1; augment.plan_noise 0"),
         ("IPD, no-augmentation", "hopper-medium-replay (regenerated)", "augment.enabled False"),
     ]
+    place = table.header.index("evaluations")
+    assert [line[place] for line in table.lines] == ["2", "1", "1"]
 
 
 def test_doubts_are_explained_and_regenerated_data_named(found: Comparison) -> None:
@@ -163,7 +170,7 @@ def test_the_page_is_whole_and_fetches_nothing(found: Comparison) -> None:
         if tag == "svg":
             spoken = values.get("role") == "img" and len(values.get("aria-label") or "") > 20
             assert spoken or values.get("aria-hidden") == "true"
-    for shown in ("IPD leads 3 methods", "Against DT", "IPD on hopper-medium-replay (regenerated)",
+    for shown in ("IPD is number 1 of 3 methods", "Against DT", "IPD on hopper-medium-replay (regenerated)",
                   "V of the state", "fixed, 0.5 of the best logged", "79.4†", "Printed numbers to doubt",
                   "no evaluations.csv", "fa_il&amp;ed%", "Regenerated data are not D4RL"):  # fmt: skip
         assert shown in text, shown
@@ -189,13 +196,19 @@ def test_parts_without_runs_name_the_command(tmp_path: Path) -> None:
 
 
 def test_the_headline_minds_the_interval(tmp_path: Path) -> None:
-    write_small_run(tmp_path / "ipd", {0: [40.0], 1: [60.0]})
-    write_small_run(tmp_path / "dt", {0: [30.0], 1: [59.0]}, "dt")
+    write_small_run(tmp_path / "ipd", {0: [40.0], 1: [60.0], 2: [50.0]})
+    write_small_run(tmp_path / "dt", {0: [30.0], 1: [59.0], 2: [44.5]}, "dt")
     said = compare_page.verdict(compare.load([tmp_path], tmp_path))
     assert said == "IPD and DT lead 2 methods, not told apart: 50.0 and 44.5"
-    write_small_run(tmp_path / "iql", {0: [90.0], 1: [91.0]}, "iql")
+    write_small_run(tmp_path / "cql", {0: [39.0], 1: [58.0], 2: [58.5]}, "cql")
     said = compare_page.verdict(compare.load([tmp_path], tmp_path))
-    assert said == "IPD is number 2 of 3 methods: 50.0, behind IQL's 90.5"
+    assert said == "IPD is number 2 of 3 methods, not told apart from CQL: 50.0 and 51.8"
+    write_small_run(tmp_path / "iql", {0: [90.0], 1: [91.0], 2: [90.5]}, "iql")
+    found = compare.load([tmp_path], tmp_path)
+    assert compare_page.verdict(found) == "IPD is number 3 of 4 methods: 50.0, behind IQL's 90.5"
+    states = dict(compare_page.checks(found)[:2])
+    assert "than IQL (0); each from at least 1 data set, 3 seeds a side" in states["no"]
+    assert "not told apart" in states["open"] and "DT (" in states["open"] and "CQL (" in states["open"]
 
 
 def test_names_from_runs_cannot_become_markup(tmp_path: Path) -> None:
@@ -226,7 +239,9 @@ def test_the_command_compares_folders_and_keeps_to_itself_for_one_run(
     assert main(["report", str(one)]) == 0
     assert "Behaviour cloning" not in capsys.readouterr().out.splitlines()[-1]
     assert (one / "report.html").is_file() and not (one / "comparison.html").exists()
-    assert main(["report", str(one), str(root / "none")]) == 0
+    assert main(["report", str(one), str(root / "none")]) == 2
+    assert "--out" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["report", str(one), str(root / "none"), "--out", str(tmp_path / "two")]) == 0
     assert "IPD" in capsys.readouterr().out
     assert main(["report", str(tmp_path / "out")]) == 2
     assert "not a run directory" in capsys.readouterr().err

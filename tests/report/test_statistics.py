@@ -18,7 +18,17 @@ from ipd.report.statistics import (
 def test_iqm_drops_a_quarter_on_each_side_of_all_runs() -> None:
     # Eight values: 0 and 1 go below, 90 and 100 above; mean(2, 3, 4, 7) = 4.
     assert iqm([np.array([100.0, 2, 3, 0]), np.array([1.0, 4, 7, 90])]) == 4.0
-    assert iqm([np.array([100.0, 2, 3, 0, 1]), np.array([4.0, 7, 90])]) == 4.0, "tasks of unequal size"
+    # Six values: one goes on each side, as n // 4 has it.
+    assert iqm([np.array([0.0, 1, 2]), np.array([3.0, 4, 50])]) == 2.5
+
+
+def test_iqm_lets_tasks_count_the_same_however_many_runs_they_have() -> None:
+    # Weights 0.8 and 4/3; from 2 to 6 of 8: 0.4 of 2, all of 3, 4 and 7, and 0.4 / 3 of 90.
+    unequal = [np.array([100.0, 2, 3, 0, 1]), np.array([4.0, 7, 90])]
+    assert iqm(unequal) == pytest.approx((0.8 + 2.4 + 16 / 3 + 28 / 3 + 12) / 4)
+    few, many = np.array([80.0, 81, 82, 83]), np.array([20.0, 21, 22, 23])
+    assert iqm([few, np.repeat(many, 3)]) == pytest.approx(float(iqm([few, many])))
+    assert iqm([np.repeat(few, 3), many]) == pytest.approx(float(iqm([few, many])))
 
 
 def test_bootstrap_draws_within_a_task() -> None:

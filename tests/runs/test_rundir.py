@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 
 from ipd.config import trimmed
-from ipd.presets import override, preset
-from ipd.runs import files, rundir
+from ipd.presets import override, preset, with_task
+from ipd.runs import files, rundir, stages
 from ipd.runs.errors import InputError
 from ipd.runs.metrics import MetricsLog
 from ipd.runs.progress import Progress
@@ -61,6 +62,16 @@ def test_claim_again_and_with_another_config(tmp_path: Path) -> None:
     changed = Job("d.hdf5", "Hopper-v4", (0,), override(JOB.config, {"value.steps": 5}))
     with pytest.raises(InputError, match=r"seeds: \[0, 3\] -> \[0\]; value.steps: 40000 -> 5"):
         rundir.claim(tmp_path, changed, manifest())
+
+
+def test_the_manifest_names_what_is_not_as_the_preset_has_it() -> None:
+    config = with_task("cpu+greedy", "Hopper-v4", "d.hdf5")
+    assert stages._overrides(Job("d.hdf5", "Hopper-v4", (0, 3), config)) == []
+    changed = override(config, {"augment.augment_ratio": 0.3, "evaluate.prompts": (0.5,)})
+    told = stages._overrides(Job("d.hdf5", "Hopper-v4", (0, 3), changed))
+    assert told == ["augment.augment_ratio", "evaluate.prompts"]
+    strange = dataclasses.replace(config, preset="mine")
+    assert stages._overrides(Job("d.hdf5", None, (0,), strange)) == ["preset"]
 
 
 def test_lock_is_exclusive_and_sweeps_up(tmp_path: Path) -> None:

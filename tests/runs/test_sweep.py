@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -17,8 +18,9 @@ import pytest
 
 from ipd.cli import main
 from ipd.cli import train as train_command
+from ipd.config import trimmed
 from ipd.data.sources import load
-from ipd.runs import stages, suites, sweep
+from ipd.runs import files, rundir, stages, suites, sweep
 from ipd.runs.errors import InputError
 from ipd.runs.pace import SECONDS, START, UPDATES, pace
 from ipd.runs.suites import SETS, SUITES, Suite, Variant
@@ -100,7 +102,10 @@ def test_data_are_found_by_name_and_regenerated_sets_are_called_so(tmp_path: Pat
     write(90_000)
     found = suites.find(dataset, tmp_path)
     assert found is not None and found.remark is not None and "90,000 steps" in found.remark
+    assert found.origin == "regenerated"
     write(402_000, recipe="medium-replay")  # `ipd collect` made it, whatever it is called
+    assert suites.find(dataset, tmp_path) == suites.Source(str(own), "regenerated")
+    write(402_000, note="by hand")
     assert suites.find(dataset, tmp_path) == suites.Source(str(own), "regenerated")
 
 
@@ -112,6 +117,8 @@ def test_what_is_absent_is_skipped_and_what_is_unknown_is_refused(tmp_path: Path
         sweep.plan(SUITES["table1"].narrowed(("pen-cloned",), ()), "tiny", 1, 1, tmp_path)
     with pytest.raises(InputError, match="--algos sarsa: not in this suite; there are: ipd, bc"):
         SUITES["table1"].narrowed((), ("sarsa",))
+    with pytest.raises(InputError, match=r"--data-root \S+nowhere: not a folder"):
+        sweep.plan(SUITES["table1"], "tiny", 1, 1, tmp_path / "nowhere")
     with pytest.raises(InputError, match="--preset: unknown preset 'big'"):
         sweep.plan(SUITES["table1"].narrowed(HOPPER, ()), "big", 1, 1)
     with pytest.raises(InputError, match="--seeds and --group"):
@@ -176,6 +183,22 @@ def test_dry_run_tells_stages_commands_and_time(tmp_path: Path, capsys: pytest.C
     assert "2 runs, about" in told[-2] and "rough: nothing here has been timed for augment" in told[-1]
 
 
+def test_a_folder_with_another_config_is_not_called_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", "table1", "--out", str(tmp_path), "--tasks", *HOPPER, "--algos", "bc", "--dry-run"]
+    (entry,) = sweep.plan(SUITES["table1"].narrowed(HOPPER, ("bc",)), "cpu", 3, 3).entries
+    folder = tmp_path / entry.key
+    files.write_json(folder / "stages" / "cloning" / "done.json", {})
+    rundir.write_job(folder, dataclasses.replace(entry.job, config=trimmed(entry.job.config)))
+    assert sweep.status(tmp_path, entry) == {"cloning": "done"}
+    assert main([*words, "--preset", "tiny"]) == 0
+    assert "other config: cloning" in capsys.readouterr().out
+    (other,) = sweep.plan(SUITES["table1"].narrowed(HOPPER, ("iql",)), "cpu", 3, 3).entries
+    rundir.write_job(folder, other.job)
+    assert sweep.status(tmp_path, entry) == {"cloning": "other config"}, "nor with another algorithm"
+
+
 def test_time_is_taken_from_earlier_runs(tmp_path: Path) -> None:
     entry = entries("table1", tasks=HOPPER, names=("bc",))["bc"]
     steps = entry.job.config.cloning.steps
@@ -184,10 +207,11 @@ def test_time_is_taken_from_earlier_runs(tmp_path: Path) -> None:
     )
     timing = tmp_path / "set" / "bc" / "seeds-0" / "timing.jsonl"
     timing.parent.mkdir(parents=True)
+    half = '{"stage": "clon'  # the run was killed while it wrote
     records = [("cloning", 0, 30, "updates", 2.0), ("cloning", 30, 60, "updates", 1.0),
                ("evaluate", 0, 7, "episodes", 5.0)]  # fmt: skip
     names = ("stage", "from", "to", "unit", "seconds")
-    timing.write_text("".join(json.dumps(dict(zip(names, r, strict=True))) + "\n" for r in records))
+    timing.write_text("".join(json.dumps(dict(zip(names, r, strict=True))) + "\n" for r in records) + half)
     found = pace(tmp_path)
     assert found.measured == {"cloning", "evaluate"}
     assert found.of(entry, {"cloning": "new"}) == pytest.approx(START + steps / 20.0 + 5.0)
@@ -203,6 +227,7 @@ def small(tmp_path: Path) -> Path:
         for key in ("observations", "actions", "rewards", "next_observations"):
             file[key] = getattr(episodes, key)
         file["terminals"], file["timeouts"] = episodes.terminated, episodes.truncated
+        file.attrs["recipe"] = "thirty"
     (tmp_path / "hopper-medium.hdf5").write_text("no data")
     return tmp_path
 
@@ -233,6 +258,13 @@ def test_killed_sweep_goes_on_and_a_failed_run_stops_nothing(
     monkeypatch.setattr(subprocess, "Popen", None)  # a finished run is recognised without a process
     key = planned.entries[0].key
     assert sweep.run_local(planned, out, print) == {key: sweep.Outcome("done", "before")}
+    told, whole = out / f"{key}.json", (out / f"{key}.json").read_text()
+    for broken in (whole[:20], "{}", "[]"):
+        told.write_text(broken)
+        assert not sweep.finished(out, planned.entries[0]), "half a word is none"
+    told.write_text(whole)
+    manifest = json.loads((out / key / "manifest.json").read_text())
+    assert manifest["overrides"] == [] and manifest["data"]["made"] == {"recipe": "thirty"}
     (small / "hopper-medium-replay.hdf5").touch()  # but not when its data may have changed
     assert not sweep.finished(out, planned.entries[0])
 

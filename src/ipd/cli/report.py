@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from ipd.cli.options import parse, say
+from ipd.runs.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Report:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """A run directory; or several, or folders with runs at any depth, for a comparison."""
     out: Path | None = None
-    """Folder of the comparison (comparison.html, table.md, .csv, .tex); the runs' common one if not given."""
+    """Folder of the comparison (comparison.html, table.md, .csv, .tex); RUNS itself, if it is only one."""
 
 
 def main(argv: list[str]) -> int:
@@ -27,6 +28,8 @@ def main(argv: list[str]) -> int:
 
     options = parse(Report, argv, "report")
     folders = list(dict.fromkeys(options.runs))
+    if len(folders) > 1 and options.out is None:
+        raise InputError("several folders are compared in one of your choice; name it with --out")
     if len(folders) == 1 and options.out is None and not compare_read.holds_runs(folders[0]):
         print_table(folders[0], page.write(folders[0]))
         return 0

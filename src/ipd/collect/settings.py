@@ -93,6 +93,8 @@ def settle(
                         ("updates-per-step", updates_per_step)):  # fmt: skip
         if value <= 0:
             raise InputError(f"--{name} {value}: must be above 0")
+    if not 0 < share <= 1:
+        raise InputError(f"--share {share:g}: must be above 0 and at most 1")
     if training_steps < environments:
         raise InputError(f"--training-steps {training_steps}: must be at least --envs {environments}")
     if seed < 0:

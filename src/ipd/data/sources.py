@@ -33,6 +33,8 @@ from ipd.data.episodes import BoolArray, DataError, Episodes, FloatArray, IntArr
 NEEDED = ("observations", "actions", "rewards")
 OPTIONAL = ("terminals", "timeouts", "next_observations", "lengths", "final_observations")
 MATRICES = ("observations", "actions", "next_observations", "final_observations")
+MAKING = ("recipe", "maker", "note")
+"""Attributes of files that were collected."""
 SIZE_FREE = 64 * 2**20
 """Bytes an array may take whatever the size of its file."""
 DEFLATE_LIMIT = 1_032
@@ -101,6 +103,16 @@ def load(source: str, task: str | None = None) -> Episodes:
                 cure="the file is damaged or cut short, or no dataset; fetch it again",
             ) from error
     return _episodes(arrays, source, task or own_task)
+
+
+def making(source: str) -> dict[str, str]:
+    """What an HDF5 file at ``source`` says of how it was made: D4RL's own say nothing."""
+    if Path(source).suffix.lower() not in (".hdf5", ".h5"):
+        return {}
+    import h5py
+
+    with h5py.File(source, "r") as file:
+        return {name: str(file.attrs[name]) for name in MAKING if name in file.attrs}
 
 
 def _read_hdf5(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], str | None]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -39,6 +38,8 @@ METHODS = {
 }
 """Names for a reader, in a reader's order."""
 OURS = "ipd"
+ENOUGH_SEEDS = 3
+"""Of each side, for an interval over runs and for a claim."""
 MOST_FIELDS = 2
 """A variant that differs in more fields is named by its folder."""
 
@@ -52,6 +53,9 @@ class Cell(NamedTuple):
     """What is different from the method's main runs; "" for these."""
     differs: tuple[str, ...]
     """Every field that is, with its value."""
+    plain: bool
+    """Whether it can be the method's main runs; a variant cannot, even alone."""
+    overrides: tuple[str, ...]
     folders: tuple[str, ...]
     preset: str
     settings: dict[str, Any]
@@ -100,19 +104,24 @@ class Comparison(NamedTuple):
     @property
     def algos(self) -> list[str]:
         """Methods with main runs, in a reader's order; strangers before IPD."""
+        return [algo for algo in self.found if any(self.main(dataset, algo) for dataset in self.datasets)]
+
+    @property
+    def found(self) -> list[str]:
+        """As ``algos``, with methods of which there are variants only."""
         order = list(METHODS)
-        found = {cell.algo for cell in self.cells}
         return sorted(
-            found, key=lambda name: (order.index(name) if name in order else order.index(OURS) - 0.5, name)
+            {cell.algo for cell in self.cells},
+            key=lambda name: (order.index(name) if name in order else order.index(OURS) - 0.5, name),
         )
 
     def of(self, dataset: Dataset, algo: str) -> list[Cell]:
-        """The method's main runs on a data set, then its variants; [] where it was not run."""
+        """The method's main runs on a data set, if any, then its variants; [] where it was not run."""
         return [cell for cell in self.cells if (cell.dataset, cell.algo) == (dataset, algo)]
 
     def main(self, dataset: Dataset, algo: str) -> Cell | None:
-        """The method's main runs on a data set."""
-        return next(iter(self.of(dataset, algo)), None)
+        """The method's main runs on a data set; None where there are none, or variants only."""
+        return next((cell for cell in self.of(dataset, algo) if not cell.label), None)
 
 
 def load(paths: Sequence[Path], root: Path) -> Comparison:
@@ -123,7 +132,7 @@ def load(paths: Sequence[Path], root: Path) -> Comparison:
     entries, left_out = compare_read.read_all(compare_read.find(paths), root)
     left_out += compare_read.planned(paths, root)
     if not entries:
-        why = "; ".join(f"{name}: {reason}" for name, reason in left_out)
+        why = "; ".join(f"{left.name}: {left.reason}" for left in left_out)
         raise ReportError(f"no run to compare ({why})")
     return Comparison(entries, gather(entries), left_out)
 
@@ -131,7 +140,8 @@ def load(paths: Sequence[Path], root: Path) -> Comparison:
 def gather(entries: Sequence[Entry]) -> list[Cell]:
     """Runs put together by data set, method and settings, and the variants named."""
     groups: dict[tuple[Dataset, str, str], list[list[Entry]]] = {}
-    for entry in entries:
+    # runs of many seeds first: where seeds overlap, those of few are the ones that find no room
+    for entry in sorted(entries, key=lambda entry: -len(entry.last)):
         key = (entry.dataset, entry.algo, json.dumps(entry.settings, sort_keys=True, default=str))
         alike = groups.setdefault(key, [])
         # the same seed twice is another experiment (say, of an older version), not one more seed
@@ -144,12 +154,15 @@ def gather(entries: Sequence[Entry]) -> list[Cell]:
 
 
 def _together(group: Sequence[Entry]) -> Cell:
+    group = sorted(group, key=lambda entry: entry.name)
     first = group[0]
     return Cell(
         dataset=first.dataset,
         algo=first.algo,
         label="",
         differs=(),
+        plain=any(entry.plain for entry in group),
+        overrides=first.overrides,
         folders=tuple(entry.name for entry in group),
         preset=first.preset,
         settings=first.settings,
@@ -168,8 +181,9 @@ def _union(samples: Sequence[Samples]) -> Samples:
 
 
 def _named(cells: list[Cell]) -> list[Cell]:
-    """The main runs first, then the others with their names."""
-    main, *others = sorted(cells, key=_mainness)
+    """The main runs first, if any are plain, then the others with their names."""
+    others = sorted(cells, key=_mainness)
+    main = others.pop(0) if others[0].plain else None
     labels = [_label(cell, main) for cell in others]
     named = []
     for cell, label in zip(others, labels, strict=True):
@@ -182,17 +196,21 @@ def _named(cells: list[Cell]) -> list[Cell]:
             )
         differs = tuple(_field(cell.settings, key) for key in _differing(cell, main))
         named.append(cell._replace(label=label, differs=differs))
-    return [main, *sorted(named, key=lambda cell: cell.label)]
+    return [*([main] if main else []), *sorted(named, key=lambda cell: cell.label)]
 
 
 def _mainness(cell: Cell) -> tuple[Any, ...]:
-    """The smallest are a method's main runs: its own folder, a plain preset, the most seeds."""
+    """The smallest are a method's main runs: no variant, its own folder, a plain preset, the most seeds."""
     places = [list(reversed(PurePath(folder).parts)) for folder in cell.folders]
     depth = min(parts.index(cell.algo) if cell.algo in parts else 99 for parts in places)
-    return depth, cell.preset.count("+"), -len(cell.last), len(cell.folders[0]), cell.folders[0]
+    folder = cell.folders[0]
+    return not cell.plain, depth, cell.preset.count("+"), -len(cell.last), len(folder), folder
 
 
-def _differing(cell: Cell, main: Cell) -> list[str]:
+def _differing(cell: Cell, main: Cell | None) -> list[str]:
+    """Fields in which it is not as the main runs; without these, as its preset."""
+    if main is None:
+        return list(cell.overrides)
     keys = dict.fromkeys([*main.settings, *cell.settings])
     absent = object()
     return [key for key in keys if cell.settings.get(key, absent) != main.settings.get(key, absent)]
@@ -212,17 +230,18 @@ def _short(settings: dict[str, Any], key: str) -> str:
     return _field(settings, key).removeprefix(key.removesuffix(name)) if alike == 1 else _field(settings, key)
 
 
-def _label(cell: Cell, main: Cell) -> str:
+def _label(cell: Cell, main: Cell | None) -> str:
     base, *added = cell.preset.split("+")
-    plain, *usual = main.preset.split("+")
-    parts = [base] * (base != plain) + [part for part in added if part not in usual]
+    plain, *usual = main.preset.split("+") if main else [base]
+    parts = [base] * (base != plain) + [part for part in added if part and part not in usual]
     if parts:
         return "+".join(parts)
     keys = _differing(cell, main)
     if 0 < len(keys) <= MOST_FIELDS:
         return ", ".join(_short(cell.settings, key) for key in keys)
-    places = [part for part in PurePath(cell.folders[0]).parts if not re.fullmatch(r"seeds-[\d-]+", part)]
-    return places[-1] if places else cell.folders[0]
+    folder = PurePath(cell.folders[0])
+    place = compare_read.place_of(folder)
+    return folder.name if place == cell.algo else place
 
 
 def score(samples: Samples) -> Score:
@@ -244,9 +263,20 @@ def sets_of(comparison: Comparison, *algos: str) -> list[Dataset]:
     return [d for d in comparison.datasets if all(comparison.main(d, algo) for algo in algos)]
 
 
+def variants_only(comparison: Comparison) -> list[str]:
+    """What has no main runs although it was run: method and data set."""
+    return [
+        f"{name_of(algo)} on {title(dataset, comparison.datasets)}"
+        for dataset in comparison.datasets
+        for algo in comparison.found
+        if comparison.of(dataset, algo) and not comparison.main(dataset, algo)
+    ]
+
+
 def judged(comparison: Comparison) -> list[Dataset]:
-    """The data sets that count in a measure over all: those IPD was run on, or every one without it."""
-    return sets_of(comparison, OURS) if OURS in comparison.algos else comparison.datasets
+    """The data sets that count in a measure over all: those with main runs of IPD, or without it of any."""
+    ours = [OURS] if OURS in comparison.algos else comparison.algos
+    return [d for d in comparison.datasets if any(comparison.main(d, algo) for algo in ours)]
 
 
 def standings(comparison: Comparison) -> list[Standing]:
@@ -274,9 +304,14 @@ def improvement(comparison: Comparison, algo: str, datasets: Sequence[Dataset]) 
     return _bootstrap(statistics.probability_of_improvement, *runs)
 
 
+def fewest(*scores: list[Floats]) -> int:
+    """Seeds of the task that has the fewest, over several methods."""
+    return min(len(runs) for part in scores for runs in part)
+
+
 def _bootstrap(statistic: Callable[..., Floats], *scores: list[Floats]) -> Interval:
-    """With an interval only where every task has seeds to draw from."""
-    if min(len(runs) for part in scores for runs in part) < 2:
+    """With an interval only where every task has seeds enough to draw from."""
+    if fewest(*scores) < ENOUGH_SEEDS:
         return Interval(float(statistic(*scores)), math.nan, math.nan)
     return statistics.bootstrap(statistic, *scores)
 

@@ -78,7 +78,8 @@ def volumes(cells: Sequence[Cell]) -> list[Family]:
             ]
             in_order = [curve for _, curve in sorted(curves.items(), key=lambda pair: pair[0])]  # MPC first
             labels = [cell.label for curve in in_order for amount, cell in curve.items() if amount]
-            found.append(Family("" if "" in labels else labels[0], drawn))
+            alone = "" in labels or len(families) == 1
+            found.append(Family("" if alone else labels[0], drawn))
     return found
 
 

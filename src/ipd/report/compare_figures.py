@@ -114,7 +114,7 @@ def variants(comparison: Comparison) -> list[str]:
     """The main runs of a method against its variants, a chart a data set and method."""
     found = []
     for dataset in comparison.datasets:
-        for algo in comparison.algos:
+        for algo in comparison.found:
             cells = comparison.of(dataset, algo)
             if len(cells) > 1:
                 lines = [
@@ -146,7 +146,8 @@ def profiles(comparison: Comparison) -> list[str]:
         for name, parts in runs.items():
             colour = "orange" if name == compare.OURS else "blue"
             band = statistics.profile_band(parts, xs)
-            panel.band(xs, band.low, band.high, colour)
+            if compare.fewest(*runs.values()) >= compare.ENOUGH_SEEDS:
+                panel.band(xs, band.low, band.high, colour)
             panel.line(xs, band.point, colour, compare.name_of(name))
         better = compare.improvement(comparison, algo, sets)
         say = (

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from ipd.report import compare, compare_ablations, compare_figures, compare_tables, page
-from ipd.report.compare import Comparison
+from ipd.report.compare import ENOUGH_SEEDS, Comparison, Standing
 from ipd.report.compare_read import Dataset
 from ipd.report.compare_tables import MOMENTS, bounds, digits, estimate
 from ipd.report.sections import Section, grid, html_table, missing
+from ipd.report.statistics import Interval
 
 MOST_SAID = 3
-ENOUGH_SEEDS = 3
 BETTER = 0.75
 """Probability of improvement from which one speaks of an improvement."""
 
@@ -46,47 +47,49 @@ def verdict(comparison: Comparison) -> str:
         ((s.iqm.point, s.algo) for s in compare.standings(comparison) if s.iqm is not None), reverse=True
     )
     order = [algo for _, algo in ranked]
+    if not comparison.algos:
+        return f"Variants only, on {_sets(comparison.datasets)}: nothing to rank"
     if compare.OURS not in order or len(order) < 2:
-        methods = len(comparison.algos)
         return (
-            f"{methods} method{'s' if methods > 1 else ''} on {_sets(comparison.datasets)}, "
-            f"{len(comparison.entries)} runs"
+            f"{_count(len(comparison.algos), 'method')} on {_sets(comparison.datasets)}, "
+            f"{_count(len(comparison.entries), 'run')}"
         )
     place = order.index(compare.OURS)
-    ours = ranked[place][0]
-    if place == 0:
-        second, points = compare.name_of(order[1]), (digits(ours), digits(ranked[1][0]))
-        chance = compare.improvement(comparison, order[1], compare.judged(comparison))
-        if not chance.low > 0.5:
-            return f"IPD and {second} lead {len(order)} methods, not told apart: {points[0]} and {points[1]}"
-        return f"IPD leads {len(order)} methods: {points[0]}, before {second}'s {points[1]}"
-    return (
-        f"IPD is number {place + 1} of {len(order)} methods: {digits(ours)}, behind "
-        f"{compare.name_of(order[0])}'s {digits(ranked[0][0])}"
-    )
+    rival = order[int(not place)]  # the best of the others
+    name, ours, theirs = compare.name_of(rival), digits(ranked[place][0]), digits(ranked[int(not place)][0])
+    chance = compare.improvement(comparison, rival, compare.judged(comparison))
+    number = f"IPD is number {place + 1} of {len(order)} methods"
+    if math.isnan(chance.low):
+        return f"{number}, with too few seeds to tell them apart: {ours}, {name} {theirs}"
+    if place and chance.high < 0.5:
+        return f"{number}: {ours}, behind {name}'s {theirs}"
+    if place:
+        return f"{number}, not told apart from {name}: {ours} and {theirs}"
+    if chance.low > 0.5:
+        return f"IPD leads {len(order)} methods: {ours}, before {name}'s {theirs}"
+    return f"IPD and {name} lead {len(order)} methods, not told apart: {ours} and {theirs}"
 
 
 def _sets(datasets: Sequence[Dataset]) -> str:
-    return f"{len(datasets)} data set{'s' if len(datasets) != 1 else ''}"
+    return _count(len(datasets), "data set")
 
 
 def checks(comparison: Comparison) -> list[tuple[str, str]]:
     """(yes | no | open, sentence): what speaks for the headline and what against it."""
-    found = [s for s in compare.standings(comparison) if s.improvement is not None]
+    found = [(s, _told(s.improvement)) for s in compare.standings(comparison) if s.improvement is not None]
     items = []
-    for state, above in (("yes", True), ("no", False)):
-        names = [
-            f"{compare.name_of(s.algo)} ({s.improvement.point:.3g})"
-            for s in found
-            if s.improvement is not None and (s.improvement.point >= BETTER) == above
-        ]
-        if names:
-            how = f"with a probability {'of at least' if above else 'below'} {BETTER}"
-            items.append((state, f"a run of IPD is better {how}: than {', '.join(names)}"))
-    fewest = min(len(cell.last) for cell in comparison.cells if not cell.label)
+    for state, claim in (
+        ("yes", f"a run of IPD is better with a probability of at least {BETTER}: than"),
+        ("no", f"a run of IPD is better with a probability below {BETTER}: than"),
+        ("open", "not told apart from IPD (interval around 0.5, or too few seeds for one):"),
+    ):
+        meant = [standing for standing, told in found if told == state]
+        names = [f"{compare.name_of(s.algo)} ({s.improvement.point:.3g})" for s in meant if s.improvement]
+        items += [(state, f"{claim} {', '.join(names)}; {_basis(comparison, meant)}")] if meant else []
+    fewest = min((len(cell.last) for cell in comparison.cells if not cell.label), default=0)
     state = "yes" if fewest >= ENOUGH_SEEDS else "no"
-    seeds = f"{fewest} seed{'s' if fewest > 1 else ''}"
-    items.append((state, f"at least {seeds} of every method on every data set it was run on"))
+    seeds = _count(fewest, "seed")
+    items += [(state, f"at least {seeds} of every method on every data set it was run on")] if fewest else []
     holes = [
         f"{compare.name_of(algo)} on {dataset.name}"
         for dataset in compare.judged(comparison)
@@ -96,12 +99,36 @@ def checks(comparison: Comparison) -> list[tuple[str, str]]:
     if holes:
         more = f" and {len(holes) - MOST_SAID} more" if len(holes) > MOST_SAID else ""
         items.append(("open", f"not run: {', '.join(holes[:MOST_SAID])}{more}"))
+    items += [("open", text) for text in compare_tables.unranked(comparison)]
     if comparison.left_out:
-        count = len(comparison.left_out)
-        items.append(("open", f"{count} run{'s' if count > 1 else ''} left out, with reasons, at the end"))
+        counts = Counter(left.what for left in comparison.left_out)
+        what = ", ".join(_count(counts[kind], kind) for kind in counts)
+        items.append(("open", f"{what} left out, with reasons, at the end"))
     if not all(dataset.official for dataset in comparison.datasets):
         items.append(("open", "regenerated data: nothing here compares with a printed number"))
     return items
+
+
+def _told(chance: Interval) -> str:
+    """(yes | no | open) of the claim that IPD is better: open while its interval holds 0.5."""
+    if not (chance.low > 0.5 or chance.high < 0.5):
+        return "open"
+    return "yes" if chance.point >= BETTER else "no"
+
+
+def _basis(comparison: Comparison, standings: Sequence[Standing]) -> str:
+    """The least that the probabilities of improvement over some methods rest on."""
+    seeds = min(
+        compare.fewest(*(compare.runs_of(comparison, name, sets) for name in (compare.OURS, standing.algo)))
+        for standing in standings
+        for sets in [compare.sets_of(comparison, compare.OURS, standing.algo)]
+    )
+    sets = min(standing.sets for standing in standings)
+    return f"each from at least {_count(sets, 'data set')}, {_count(seeds, 'seed')} a side"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def first_screen(comparison: Comparison) -> str:
@@ -135,7 +162,9 @@ def first_screen(comparison: Comparison) -> str:
 def scores(comparison: Comparison) -> Section:
     """The paper's table: methods on data sets, last and best apart, the printed beneath ours."""
     body = "".join(f'<p class="missing">{escape(note)}</p>' for note in compare_tables.notes(comparison)[1:])
-    body += "".join(_html(compare_tables.methods(comparison, moment)) for moment in MOMENTS)
+    body += "".join(
+        _html(compare_tables.methods(comparison, moment)) for moment in MOMENTS if comparison.algos
+    )
     doubts = compare_tables.doubts(comparison)
     if doubts:
         points = "".join(f"<li>{escape(text)}</li>" for text in doubts)
@@ -149,7 +178,10 @@ def _html(table: compare_tables.Table) -> str:
 
 def profiles(comparison: Comparison) -> Section:
     """Performance profiles of IPD against every other method."""
-    lead = "For every score, the share of runs above it (data sets count the same). Shaded: 95 % intervals."
+    lead = (
+        "For every score, the share of runs above it (data sets count the same). Shaded: 95 % intervals, "
+        f"from {ENOUGH_SEEDS} seeds of each method on."
+    )
     note = missing("runs of IPD and of another method on one data set", "ipd sweep table1")
     return Section("profiles", "Profiles", lead, grid(*compare_figures.profiles(comparison)) or note)
 

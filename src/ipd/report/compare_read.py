@@ -6,11 +6,13 @@ alone. One bad seed takes its whole run out: the mean of the seeds that went wel
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +45,8 @@ STEPS = {
     "pen-cloned-v1": 500_000,
 }
 """About as many steps as D4RL's file has: a file with its name and another size is another one."""
+SEEDS = re.compile(r"seeds-[\d-]+")
+"""Folder of one group of seeds."""
 
 NOT_SETTINGS = ("data", "seeds", "preset", "algo", "evaluate", "policy.snapshots")
 """Parts of a config in which runs of one and the same method may differ."""
@@ -56,7 +60,7 @@ class Dataset(NamedTuple):
     name: str
     """As ``hopper-medium-replay``; with its version where it is D4RL's file."""
     official: bool
-    """Whether it is D4RL's own file, as far as its name and number of steps tell."""
+    """Whether it is D4RL's own file, as far as its name, number of steps and own word tell."""
     digest: str
 
 
@@ -70,6 +74,10 @@ class Entry(NamedTuple):
     preset: str
     settings: dict[str, Any]
     """Dotted field -> value, of all that could change what is learned."""
+    overrides: tuple[str, ...]
+    """Those of them that are not what the preset says; () for an older run, which does not tell."""
+    plain: bool
+    """Whether it is its method as a preset has it, or lies in the method's own folder: no variant."""
     last: Samples
     best: Samples
     """At each seed's own best step, chosen by these very episodes: it flatters."""
@@ -86,6 +94,8 @@ class LeftOut(NamedTuple):
 
     name: str
     reason: str
+    what: str = "run"
+    """Or `set`, which a sweep had no data of, or `plan`."""
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -130,14 +140,16 @@ def read_all(runs: Sequence[Path], root: Path) -> tuple[list[Entry], list[LeftOu
     for run in runs:
         name = os.path.relpath(run, root)
         try:
+            if _failure(run):
+                raise ReportError(_failure(run))
             entry = read_run(run, run.resolve().name if name == "." else name)
             twin = next((other.name for other in entries if _same(entry, other)), None)
             if twin is not None:
                 raise ReportError(f"the same episodes as {twin}")
             entries.append(entry)
-        except ReportError as problem:
-            reason = _failure(run) or str(problem).replace(f"{run}{os.sep}", "")
-            left_out.append(LeftOut(name, reason))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+            reason = str(problem) if isinstance(problem, ReportError) else f"damaged ({problem!r})"
+            left_out.append(LeftOut(name, reason.replace(f"{run}{os.sep}", "")))
     return entries, left_out
 
 
@@ -146,21 +158,26 @@ def planned(paths: Sequence[Path], root: Path) -> list[LeftOut]:
     begun, or without data."""
     found = []
     for path in paths:
-        plan = read.read_json(path / "plan.json")
-        for entry in plan.get("runs", []):
-            run = path / entry["run"]
-            if not is_run(run):
-                name = os.path.relpath(run, root)
-                found.append(LeftOut(name, _failure(run) or "planned, not run yet"))
-        found += [
-            LeftOut(skipped["set"], f"skipped: {skipped['why']}") for skipped in plan.get("skipped", [])
-        ]
+        try:
+            plan = read.read_json(path / "plan.json")
+            runs = [path / entry["run"] for entry in plan.get("runs", [])]
+            skipped = [(str(entry["set"]), entry["why"]) for entry in plan.get("skipped", [])]
+        except (ReportError, KeyError, TypeError):
+            name = os.path.relpath(path / "plan.json", root)
+            found.append(LeftOut(name, "no plan of a sweep; delete it and sweep again", "plan"))
+            continue
+        for run in (run for run in runs if not is_run(run)):
+            name = os.path.relpath(run, root)
+            found.append(LeftOut(name, _failure(run) or "planned, not run yet"))
+        found += [LeftOut(name, f"skipped: {why}", "set") for name, why in skipped]
     return list(dict.fromkeys(found))
 
 
 def _failure(run: Path) -> str:
     """Why a sweep's run failed, as the sweep wrote beside its folder; "" where it wrote nothing."""
-    told = read.read_json(run.parent / f"{run.name}.json")
+    told = {}
+    with contextlib.suppress(ReportError):  # cut short: as if it were not there
+        told = read.read_json(run.parent / f"{run.name}.json")
     return f"failed: {told.get('line', '')}" if told.get("state") == "failed" else ""
 
 
@@ -179,33 +196,57 @@ def read_run(run: Path, name: str) -> Entry:
     judged = [row for row in rows if row.policy == algo]
     if not judged:
         raise ReportError(f"evaluations.csv: no episode of the policy {algo}")
-    last = judged_last(rows, algo, config.get("seeds"))
+    last = judged_last(rows, algo, config["seeds"])
+    twice = next((key for key, count in Counter(row[:4] for row in rows).items() if count > 1), None)
+    if twice is not None:
+        where = "{}, seed {}, step {}, episode {}".format(*twice)
+        raise ReportError(f"evaluations.csv: {where} is there twice")
     best = {
         seed: max((float(values.mean()), step) for step, values in by_step.items())[1]
         for seed, by_step in _by_seed(judged).items()
     }
     policies = sorted({row.policy for row in rows if row.policy.startswith("ipd@")}, key=_target)
     settings = _flat({key: part for key, part in config.items() if key not in BASELINES or key == algo})
+    settings = {key: value for key, value in settings.items() if not key.startswith(NOT_SETTINGS)}
+    facts, told = manifest.get("data", {}), manifest.get("overrides")
+    if not isinstance(facts, dict) or not isinstance(facts.get("steps", 0), int):
+        raise ReportError("manifest.json: data tells no number of steps")
+    overrides = None if told is None else tuple(key for key in map(str, told) if key in settings)
+    preset = str(config.get("preset", ""))
     return Entry(
         name=name,
-        dataset=dataset_of(str(config["data"]), manifest.get("data", {})),
+        dataset=dataset_of(str(config["data"]), facts),
         algo=algo,
-        preset=str(config.get("preset", "")),
-        settings={key: value for key, value in settings.items() if not key.startswith(NOT_SETTINGS)},
+        preset=preset,
+        settings=settings,
+        overrides=overrides or (),
+        plain=_plain(run.resolve(), algo, preset, overrides),
         last=last,
         best={seed: values[best[seed]] for seed, values in _by_seed(judged).items()},
         steps=(max(row.step for row in judged), best),
         snapshots=len({row.step for row in judged}),
-        prompts={policy: judged_last(rows, policy, config.get("seeds")) for policy in ("ipd", *policies)}
+        prompts={policy: judged_last(rows, policy, config["seeds"]) for policy in ("ipd", *policies)}
         if policies and algo == "ipd"
         else {},
     )
 
 
-def judged_last(rows: Sequence[Evaluation], policy: str, seeds: Any) -> Samples:
+def place_of(folder: PurePath) -> str:
+    """The part of a run's path that tells it from others; a group of seeds has its parent's."""
+    return next((part for part in reversed(folder.parts) if not SEEDS.fullmatch(part)), folder.name)
+
+
+def _plain(run: Path, algo: str, preset: str, overrides: tuple[str, ...] | None) -> bool:
+    if overrides is None:  # an older run: one of a sweep tells by its folder
+        return place_of(run) == algo or ("+" not in preset and place_of(run) == run.name)
+    return place_of(run) == algo or not ("+" in preset or overrides)
+
+
+def judged_last(rows: Sequence[Evaluation], policy: str, seeds: Sequence[int]) -> Samples:
     """Normalised scores at the policy's last step, seed by seed.
 
-    Raises ReportError where a seed of the config has none there, or a score is no finite number.
+    Raises ReportError where a seed of the config has none there, or fewer than another, or a score is
+    no finite number.
     """
     mine = [row for row in rows if row.policy == policy]
     for row in mine:
@@ -215,27 +256,31 @@ def judged_last(rows: Sequence[Evaluation], policy: str, seeds: Any) -> Samples:
             raise ReportError(f"evaluations.csv: {policy}, {where}: the {what}")
     last = max(row.step for row in mine)
     found = {seed: values[last] for seed, values in _by_seed(mine).items() if last in values}
-    absent = sorted({*map(int, seeds or ()), *(row.seed for row in mine)} - set(found))
+    absent = sorted({*seeds, *(row.seed for row in mine)} - set(found))
     if absent:
         raise ReportError(f"unfinished: {policy} has no episode of seed {absent[0]} at step {last}")
+    counts = {len(values) for values in found.values()}
+    if len(counts) > 1:
+        span = f"{min(counts)} to {max(counts)}"
+        raise ReportError(f"unfinished: {policy} has {span} episodes a seed at step {last}")
     return found
 
 
 def dataset_of(source: str, facts: dict[str, Any]) -> Dataset:
     """The data's name from ``data`` of the config, and whether it is D4RL's file.
 
-    ``facts`` is ``data`` of the manifest. Only a file with D4RL's name counts as D4RL's, and only while
-    the manifest does not tell otherwise; bundled, collected and unknown data are regenerated.
+    ``facts`` is ``data`` of the manifest. Only a file with the name of one of STEPS and as many steps
+    counts as D4RL's, and only if it did not say how it was made; bundled, collected and unknown data
+    are regenerated. These have no version, or one that D4RL's set of that name in STEPS does not have.
     """
     stem = re.sub(r"\.(hdf5|h5|npz|parquet)$", "", re.split(r"[/\\:]", source.rstrip("/"))[-1])
     digest = str(facts.get("digest", ""))
-    if not OFFICIAL.fullmatch(stem) or ":" in source or not facts:
-        return Dataset(re.sub(r"-v\d+$", "", stem.lower().replace("_", "-")), False, digest)
-    name = KITCHEN.get(stem, stem.replace("_", "-"))
+    name = KITCHEN.get(stem, stem.lower().replace("_", "-"))
     usual = STEPS.get(name, 0)
-    if abs(facts.get("steps", 0) - usual) > 0.05 * usual > 0:
-        return Dataset(re.sub(r"-v\d+$", "", name), False, digest)
-    return Dataset(name, True, digest)
+    near = abs(facts.get("steps", 0) - usual) <= 0.01 * usual
+    if usual and near and OFFICIAL.fullmatch(stem) and ":" not in source and not facts.get("made"):
+        return Dataset(name, True, digest)
+    return Dataset(re.sub(r"-v\d+$", "", name) if usual else name, False, digest)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -245,6 +290,9 @@ def _config(path: Path) -> dict[str, Any]:
         raise ReportError(f"config.yaml: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(config, dict) or "data" not in config:
         raise ReportError("config.yaml: names no data")
+    seeds = config.setdefault("seeds", [])
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise ReportError("config.yaml: seeds are no list of numbers")
     return config
 
 

@@ -31,7 +31,8 @@ REGENERATED = (
 )
 LEGEND = (
     "Normalised scores (0 random, 100 expert): mean over seeds, 95 % interval with seeds drawn anew and "
-    "episodes within them. A dash: not run, not printed, or one seed only."
+    "episodes within them. A dash: not run, not printed, or too few seeds: one, or for the measures over "
+    f"data sets fewer than {compare.ENOUGH_SEEDS}."
 )
 
 
@@ -91,6 +92,9 @@ def methods(comparison: Comparison, moment: str) -> Table:
             ("95 % interval", *(bounds(c.low, c.high) if c else DASH for c in cells)),
             ("seeds / episodes", *(f"{c.seeds} / {c.episodes}" if c else DASH for c in cells)),
         ]
+        if moment == "best":
+            mains = [comparison.main(dataset, algo) for algo in comparison.algos]
+            lines.append(("evaluations", *(str(cell.snapshots) if cell else DASH for cell in mains)))
         if any(theirs):
             where = "printed" if dataset.official else "printed, on D4RL's data"
             lines.append((where, *map(printed_text, theirs)))
@@ -113,16 +117,17 @@ def variants(comparison: Comparison) -> Table | None:
     """Runs with other settings, beneath the main runs of their method; None where there are none."""
     lines: list[tuple[str, ...]] = []
     for dataset in comparison.datasets:
-        for algo in comparison.algos:
+        for algo in comparison.found:
             cells = comparison.of(dataset, algo)
-            for cell in cells if len(cells) > 1 else []:
+            for cell in cells if any(cell.label for cell in cells) else []:
                 last, best = compare.score(cell.last), compare.score(cell.best)
                 lines.append(
                     (compare.name_of(algo, cell.label), compare.title(dataset, comparison.datasets),
                      _shortened(cell.differs), digits(last.mean), bounds(last.low, last.high),
-                     digits(best.mean), f"{last.seeds} / {last.episodes}")
+                     digits(best.mean), str(cell.snapshots), f"{last.seeds} / {last.episodes}")
                 )  # fmt: skip
-    header = ("method", "data", "what differs", "last", "95 % interval", "best", "seeds / episodes")
+    header = ("method", "data", "what differs", "last", "95 % interval", "best", "evaluations",
+              "seeds / episodes")  # fmt: skip
     return Table("Variants", header, lines, words=3) if lines else None
 
 
@@ -147,14 +152,20 @@ def notes(comparison: Comparison) -> list[str]:
     found = [LEGEND]
     if not all(dataset.official for dataset in comparison.datasets):
         found.append(REGENERATED)
-    return found
+    return found + unranked(comparison)
+
+
+def unranked(comparison: Comparison) -> list[str]:
+    """What stands among the variants only, as a sentence; [] where every method has main runs."""
+    only = compare.variants_only(comparison)
+    return [f"Variants only, in no measure over data sets: {', '.join(only)}."] if only else []
 
 
 def terminal(comparison: Comparison) -> str:
     """A short table: every method and variant on every data set, then the measures over all sets."""
     lines = []
     for dataset in comparison.datasets:
-        for algo in comparison.algos:
+        for algo in comparison.found:
             for cell in comparison.of(dataset, algo):
                 last, best = compare.score(cell.last), compare.score(cell.best)
                 theirs = published.lookup(dataset.name, algo) if not cell.label else None
@@ -173,7 +184,7 @@ def terminal(comparison: Comparison) -> str:
         parts.append(tables.aligned(("method", "sets", "IQM", "probability that IPD is better"), found))
     said = [f"{DAGGER} {text}" for text in doubts(comparison)]
     said += [f"left out: {left.name}: {left.reason}" for left in comparison.left_out]
-    parts += ["\n".join(said)] if said else []
+    parts += ["\n".join(said + unranked(comparison))] if said or unranked(comparison) else []
     if not all(dataset.official for dataset in comparison.datasets):
         parts.append(REGENERATED)
     return "\n\n".join(parts)
@@ -194,7 +205,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _every(comparison: Comparison) -> list[Table]:
-    found = [methods(comparison, moment) for moment in MOMENTS]
+    found = [methods(comparison, moment) for moment in MOMENTS if comparison.algos]
     more = variants(comparison)
     return [*found, more] if more else found
 

@@ -29,6 +29,13 @@ TABLE = {
 SPREADS = dict(zip(TABLE, (3.7, 2.1, 4.8, 3.7, 2.6, 1.6, 4.6, 2.8, 2.3, 3.7), strict=True))
 """What is printed behind "±"; only IPD's numbers have it."""
 
+VERSIONS = {
+    **dict.fromkeys(TABLE, "v2"),
+    **dict.fromkeys(("kitchen-complete", "kitchen-partial"), "v0"),
+    **dict.fromkeys(("hammer-human", "pen-cloned"), "v1"),
+}
+"""The version of each data set that the table speaks of."""
+
 _V0 = "labelled v1, but it is the number known for v0 of this data"
 _MIXED = "the CQL column mixes sources: IQL's paper gives {}"
 _NO_CODE = "the method's public code has no setting for this task"
@@ -67,11 +74,11 @@ class Printed(NamedTuple):
 def lookup(dataset: str, algo: str) -> Printed | None:
     """What the paper prints for an algorithm on a data set; None where it prints nothing.
 
-    ``dataset`` is a name as ``hopper-medium-replay`` or ``hopper-medium-replay-v2``. Version 0 of
-    Adroit's data has no printed number: the table speaks of version 1.
+    ``dataset`` is a name as ``hopper-medium-replay`` or ``hopper-medium-replay-v2``. Other versions
+    than those of VERSIONS are other data: nothing is printed for them.
     """
     name = re.sub(r"-v\d+$", "", dataset)
-    if algo not in ALGORITHMS or name not in TABLE or re.match(r"(pen|hammer)-.*-v0$", dataset):
+    if algo not in ALGORITHMS or name not in TABLE or dataset not in (name, f"{name}-{VERSIONS[name]}"):
         return None
     score = TABLE[name][ALGORITHMS.index(algo)]
     return Printed(score, SPREADS[name] if algo == "ipd" else None, DOUBTS.get((name, algo), ""))

@@ -114,7 +114,11 @@ def read_evaluations(path: Path) -> list[Evaluation]:
         return []
     rows = []
     with path.open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
+        try:
+            found = list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ReportError(f"{path}: no table of text ({error})") from None
+        for number, row in enumerate(found, start=2):
             try:
                 rows.append(
                     Evaluation(

@@ -40,10 +40,18 @@ class Band(NamedTuple):
 
 
 def iqm(scores: Strata) -> Floats:
-    """Interquartile mean: of what is left when the lowest and highest quarter of all runs are dropped."""
-    pool = np.sort(np.concatenate(scores, axis=-1), axis=-1)
-    cut = pool.shape[-1] // 4
-    return np.asarray(pool[..., cut : pool.shape[-1] - cut].mean(axis=-1))
+    """Interquartile mean: of what is left when the lowest and highest quarter of all runs are dropped.
+
+    Tasks count the same: a run weighs 1 / (runs of its task), and one that a quarter ends in is kept in
+    part. A quarter of n runs is n // 4 of them, so where all tasks have equally many, whole runs go.
+    """
+    pool = np.concatenate(scores, axis=-1)
+    runs, order = pool.shape[-1], np.argsort(pool, axis=-1)
+    sizes = [part.shape[-1] for part in scores]
+    weights = np.concatenate([np.full(size, runs / size / len(sizes)) for size in sizes])[order]
+    reached, cut = np.cumsum(weights, axis=-1), runs // 4
+    kept = np.clip(np.minimum(reached, runs - cut) - np.maximum(reached - weights, cut), 0, None)
+    return np.asarray((np.take_along_axis(pool, order, axis=-1) * kept).sum(axis=-1) / kept.sum(axis=-1))
 
 
 def probability_of_improvement(first: Strata, second: Strata) -> Floats:

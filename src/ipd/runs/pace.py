@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ipd.runs.sweep import Entry
 
@@ -58,13 +59,19 @@ class Pace(NamedTuple):
         return total
 
 
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a timing.jsonl; one that a killed run left half-written is passed over."""
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
 def pace(out: Path) -> Pace:
     """Means over every run below `out`, and rough constants for stages that none of them had."""
     updates, whole = defaultdict[str, list[tuple[float, float]]](list), defaultdict[str, list[float]](list)
     for path in sorted(out.glob("*/*/*/timing.jsonl")):
         once: dict[str, float] = defaultdict(float)
-        for line in path.read_text().splitlines():
-            told = json.loads(line)
+        for told in _records(path):
             if told["unit"] == "updates":
                 updates[told["stage"]].append((told["to"] - told["from"], told["seconds"]))
             else:

@@ -122,7 +122,9 @@ def differences(old: Job, new: Job) -> list[str]:
 
     mine, other = flat(to_plain(old)), flat(to_plain(new))
     return [
-        f"{key}: {mine[key]} -> {other[key]}" for key in mine if key != "data" and mine[key] != other[key]
+        f"{key}: {mine[key]} -> {other.get(key)}"
+        for key in mine
+        if key != "data" and mine[key] != other.get(key)
     ]
 
 

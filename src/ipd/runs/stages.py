@@ -25,6 +25,7 @@ from ipd.data.episodes import (
     require_windows,
 )
 from ipd.data.sources import load as load_data
+from ipd.data.sources import making
 from ipd.evaluation.tasks import Task
 from ipd.evaluation.tasks import task as find_task
 from ipd.policy.act import Controller
@@ -73,13 +74,14 @@ def execute(
         rundir.read_job(other)
     episodes = load_data(job.data, job.task)
     task = None if episodes.task is None else find_task(episodes.task)
+    overrides = _overrides(job)
     job = dataclasses.replace(job, task=None if task is None else task.id, config=trimmed(job.config))
     normaliser = _fit(episodes, task, job)
     spec = learning.spec_of(episodes, None if task is None else task.horizon)
     folder.mkdir(parents=True, exist_ok=True)
     progress = progress or Progress(folder / "timing.jsonl")
     with rundir.locked(folder), progress:
-        for change in rundir.claim(folder, job, _manifest(job, episodes, spec)):
+        for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
         files.write_json(folder / "normaliser.json", normaliser.to_dict())
         files.write_json(folder / "stages" / "data" / "summary.json", data_summary(episodes))
@@ -256,7 +258,17 @@ def load(folder: str | Path, seed: int | None = None) -> Controller:
     return judging.controller(run, guide, _policy(run, guide).state, row)
 
 
-def _manifest(job: Job, episodes: Episodes, spec: Spec) -> dict[str, Any]:
+def _overrides(job: Job) -> list[str]:
+    """Dotted fields in which the job, as it was asked for, is not what its preset says."""
+    try:
+        plain = with_task(job.config.preset, job.task, job.data, job.config.algo)
+    except KeyError:
+        return ["preset"]
+    changed = rundir.differences(dataclasses.replace(job, config=plain), job)
+    return [line.partition(":")[0] for line in changed]
+
+
+def _manifest(job: Job, overrides: list[str], episodes: Episodes, spec: Spec) -> dict[str, Any]:
     """What ran; no clock times, so that equal runs are equal files."""
     return {
         "versions": rundir.versions(),
@@ -267,9 +279,11 @@ def _manifest(job: Job, episodes: Episodes, spec: Spec) -> dict[str, Any]:
             "episodes": episodes.num_episodes,
             "steps": episodes.num_steps,
             "remarks": list(episodes.remarks),
+            "made": making(job.data),
         },
         "task": job.task,
         "spec": spec._asdict(),
         "seeds": list(job.seeds),
+        "overrides": overrides,
         "stages": [*stages_of(job.config), *JUDGING],
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from ipd.config import Algo
+from ipd.data.sources import MAKING
 from ipd.presets import ABLATIONS
 from ipd.runs.errors import InputError
 
@@ -61,7 +62,8 @@ class Source(NamedTuple):
 def find(dataset: DataSet, root: Path | None) -> Source | None:
     """The official file in `root`, else a collected one under the set's plain name, else the bundled one.
 
-    None where there is none. Only an official file that `ipd collect` did not write is called D4RL.
+    None where there is none. Only an official file of the right length that does not tell how it was
+    collected is called D4RL.
     """
     for name in (dataset.file, f"{dataset.name}.hdf5"):
         path = None if root is None else root.resolve() / name
@@ -78,12 +80,12 @@ def _inspect(path: Path, dataset: DataSet) -> tuple[bool, str | None]:
 
     try:
         with h5py.File(path, "r") as file:
-            steps, made = file["observations"].shape[0], "recipe" in file.attrs
+            steps, made = file["observations"].shape[0], any(name in file.attrs for name in MAKING)
     except (OSError, KeyError, AttributeError, IndexError):
         return True, None  # the run that reads it says what is wrong, and where
     near = abs(steps - dataset.steps) <= 0.01 * dataset.steps
     told = f"{path.name} has {steps:,} steps, the official file {dataset.steps:,}"
-    return not made, None if made or near else told
+    return near and not made, None if made or near else told
 
 
 class Variant(NamedTuple):

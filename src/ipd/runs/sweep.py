@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ipd
-from ipd.config import Config, content_hash
+from ipd.config import Config, content_hash, trimmed
 from ipd.presets import override, problems, with_task
 from ipd.runs import files, rundir
 from ipd.runs.algorithms import ALGORITHMS
@@ -88,6 +88,8 @@ def plan(suite: Suite, preset: str, seeds: int, group: int, root: Path | None = 
 
     Raises `InputError` where preset or numbers are wrong, or where no set has data.
     """
+    if root is not None and not root.is_dir():
+        raise InputError(f"--data-root {root}: not a folder")
     if seeds < 1 or group < 1:
         raise InputError("--seeds and --group: must be at least 1")
     groups = [tuple(range(first, min(first + group, seeds))) for first in range(0, seeds, group)]
@@ -165,12 +167,27 @@ def write_plan(out: Path, name: str, preset: str, planned: Plan) -> None:
 
 
 def status(out: Path, entry: Entry) -> dict[str, str]:
-    """Stage that learns -> `done`, `new`, or `from KEY` where it is taken over."""
+    """Stage that learns -> `done`, `new`, or `from KEY` where it is taken over.
+
+    All are `other config` where the folder holds a run of one: `ipd train` refuses to go on there.
+    """
+    if _holds_another(out / entry.key, entry.job):
+        return dict.fromkeys(entry.stages, "other config")
     found = {}
     for stage, maker in entry.stages.items():
         done = (out / entry.key / "stages" / stage / "done.json").exists()
         found[stage] = "done" if done else "new" if maker == entry.key else f"from {maker}"
     return found
+
+
+def _holds_another(folder: Path, job: Job) -> bool:
+    if not (folder / "config.yaml").exists():
+        return False
+    try:
+        held = rundir.read_job(folder)
+    except InputError:
+        return True
+    return bool(rundir.differences(held, dataclasses.replace(job, config=trimmed(job.config))))
 
 
 def finished(out: Path, entry: Entry) -> bool:
@@ -183,8 +200,11 @@ def finished(out: Path, entry: Entry) -> bool:
     page = out / entry.key / "report.html"
     if not told.exists() or not page.exists():
         return False
-    old = files.read_json(told)
-    return bool(old["state"] == "done" and old["seal"] == _seal(entry.job))
+    try:
+        old = files.read_json(told)
+        return bool(old["state"] == "done" and old["seal"] == _seal(entry.job))
+    except (InputError, KeyError, TypeError):  # cut short: as if it were not there
+        return False
 
 
 def record(out: Path, entry: Entry, outcome: Outcome) -> None:
