@@ -28,9 +28,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
         # cql, rebrac, mobile
         **_each(("cql", "rebrac", "mobile"), steps=20_000, hidden=(128, 128), polyak=0.01),
-        **_each(("cql", "mobile"), batch_size=128, actor_learning_rate=3e-4),
+        **_each(("cql", "mobile"), batch_size=128, actor_learning_rate=1e-3, critic_learning_rate=1e-3),
         "rebrac.steps": 30_000,
         "rebrac.batch_size": 256,
+        "cql.steps": 40_000,
         "cql.num_actions": 4,
                 "mobile.steps": 10_000,
         # dt, qdt, edt, reinformer, qt act with averaged weights, as ipd does: learning rates are large

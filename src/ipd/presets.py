@@ -80,7 +80,7 @@ PRESETS: dict[str, Overrides] = {
         "policy.advantage_weight": 3.0,
         "policy.average": 0.998,
         "policy.time": "window",
-        "policy.q_weight": 0.0,
+        "policy.q_weight": 1.0,
         "evaluate.snapshots": 2,
         "cloning.steps": 3_000,
         "evaluate.episodes": 5,

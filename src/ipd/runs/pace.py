@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 from ipd.runs.sweep import Entry
 
 UPDATES: Mapping[str, float] = {
-    "value": 105.0,
-    "world": 40.0,
+    "value": 200.0,
+    "world": 65.0,
     "cloning": 400.0,
-    "refit": 105.0,
-    "policy": 44.0,
-    "cql": 30.0,
-    "rebrac": 40.0,
-    "mobile": 25.0,
-    "dt": 25.0,
-    "qdt": 25.0,
-    "edt": 25.0,
+    "refit": 180.0,
+    "policy": 30.0,
+    "cql": 45.0,
+    "rebrac": 80.0,
+    "mobile": 20.0,
+    "dt": 7.0,
+    "qdt": 7.0,
+    "edt": 7.0,
     "reinformer": 25.0,
-    "qt": 15.0,
+    "qt": 10.0,
     "dd": 10.0,
 }
 """Updates a second, rough: preset `cpu`, three seeds side by side, two cores."""
-SECONDS: Mapping[str, float] = {"augment": 60.0, "evaluate": 30.0, "audit": 20.0}
+SECONDS: Mapping[str, float] = {"augment": 120.0, "evaluate": 40.0, "audit": 20.0}
 """Of stages that are not counted in updates, rough, as above."""
 START = 20.0
 """Seconds until a run has loaded what it needs and compiled its first program."""
