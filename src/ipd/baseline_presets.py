@@ -47,7 +47,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reinformer.steps": 6_000,
         "reinformer.learning_rate": 3e-3,
         # qt
-        "qt.steps": 10_000,
+        "qt.steps": 12_000,
+        "qt.polyak": 0.01,
         "qt.batch_size": 128,
         "qt.learning_rate": 1e-3,
         "qt.critic_learning_rate": 1e-3,

@@ -33,6 +33,7 @@ SUITE = Suite(
         Variant("longer", "bc", overrides=STEPS | {"evaluate.final_episodes": 3}),
     ),
 )
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray forks before it executes
 UNEQUAL = {"timing.jsonl", "lock"}
 """Clock times, and a file that is only there to be locked."""
 
