@@ -47,7 +47,7 @@ UPDATES_A_LINE = 1_000
 PACKAGES = ("d3rlpy", "torch", "numpy", "h5py", "gymnasium", "mujoco")
 
 
-def iql(ours: ValueConfig, updates: int, reward_scale: float) -> IQLConfig:
+def iql(ours: ValueConfig, updates: int) -> IQLConfig:
     """d3rlpy's settings for what the preset says of the value stage.
 
     The policy's learning rate falls along a cosine to 0 at the last update, in d3rlpy's own script too.
@@ -71,8 +71,8 @@ def iql(ours: ValueConfig, updates: int, reward_scale: float) -> IQLConfig:
     )
 
 
-def cql(ours: OurCQL, updates: int, reward_scale: float) -> CQLConfig:
-    """d3rlpy's settings for what the preset says of CQL: a fixed weight, in scaled rewards."""
+def cql(ours: OurCQL, updates: int) -> CQLConfig:
+    """d3rlpy's settings for what the preset says of CQL: a fixed weight, which belongs to logged rewards."""
     encoder = VectorEncoderFactory(list(ours.hidden))
     return CQLConfig(
         batch_size=ours.batch_size,
@@ -84,12 +84,12 @@ def cql(ours: OurCQL, updates: int, reward_scale: float) -> CQLConfig:
         actor_encoder_factory=encoder,
         critic_encoder_factory=encoder,
         tau=ours.polyak,
-        conservative_weight=ours.conservative_weight * reward_scale,
+        conservative_weight=ours.conservative_weight,
         n_action_samples=ours.num_actions,
     )
 
 
-ALGORITHMS: dict[str, tuple[str, Callable[[Any, int, float], Any]]] = {
+ALGORITHMS: dict[str, tuple[str, Callable[[Any, int], Any]]] = {
     "iql": ("value", iql),
     "cql": ("cql", cql),
 }
@@ -193,13 +193,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     episodes = load(chosen.data)
     task = find_task(episodes.task or parser.error("the data do not name their task"))
-    scale = locomotion_reward_scale(episodes) if task.locomotion else 1.0
+    # CQL's logsumexp and its weight are stated in logged rewards; ours computes them there
+    scaled = task.locomotion and chosen.algo == "iql"
+    scale = locomotion_reward_scale(episodes) if scaled else 1.0
     normaliser = fit_normaliser(episodes, task.action_low, task.action_high, scale)
     section, translate = ALGORITHMS[chosen.algo]
     ours = with_task(chosen.preset, task.id, chosen.data, chosen.algo)
     settings, tries = getattr(ours, section), chosen.episodes or ours.evaluate.final_episodes
     updates = chosen.updates or settings.steps
-    config, name = translate(settings, updates, scale), f"d3rlpy_{chosen.algo}"
+    config, name = translate(settings, updates), f"d3rlpy_{chosen.algo}"
     keep_manifest(
         chosen.out / "manifest.json",
         {

@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rebrac.batch_size": 256,
         "cql.steps": 40_000,
         "cql.num_actions": 4,
-                "mobile.steps": 10_000,
+        "mobile.steps": 10_000,
         # dt, qdt, edt, reinformer, qt act with averaged weights, as ipd does: learning rates are large
         **_each(("dt", "qdt", "edt", "reinformer", "qt"), average=0.998),
         # dt, qdt

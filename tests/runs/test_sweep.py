@@ -255,6 +255,12 @@ def test_killed_sweep_goes_on_and_a_failed_run_stops_nothing(
     assert [run["origin"] for run in plan["runs"]] == ["regenerated"] * 2
 
     planned = sweep.plan(SUITES["table1"].narrowed(HOPPER, ("bc",)), "tiny", 1, 3, small)
+    for broken in ('{"runs": [', "{}", "[]"):  # a damaged record of the plan is written anew
+        (out / "plan.json").write_text(broken)
+        sweep.write_plan(out, "table1", "tiny", planned)
+        assert [run["run"] for run in json.loads((out / "plan.json").read_text())["runs"]] == [
+            entry.key for entry in planned.entries
+        ]
     monkeypatch.setattr(subprocess, "Popen", None)  # a finished run is recognised without a process
     key = planned.entries[0].key
     assert sweep.run_local(planned, out, print) == {key: sweep.Outcome("done", "before")}

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ipd
 from ipd.config import Config, content_hash, trimmed
@@ -150,7 +150,13 @@ def learned(config: Config) -> dict[str, str]:
 def write_plan(out: Path, name: str, preset: str, planned: Plan) -> None:
     """`DIR/plan.json`: every run of every suite planned there; no clock times."""
     path = out / "plan.json"
-    old = files.read_json(path) if path.exists() else {"runs": [], "skipped": []}
+    old_runs: list[dict[str, Any]] = []
+    old_skipped: list[dict[str, Any]] = []
+    with contextlib.suppress(
+        InputError, KeyError, TypeError
+    ):  # damaged: only a record, the runs are beside it
+        old = files.read_json(path)
+        old_runs, old_skipped = old["runs"], old["skipped"]
     runs = [
         {"run": entry.key, "suite": name, "set": entry.dataset, "origin": entry.origin,
          "data": entry.job.data, "task": entry.job.task, "algo": entry.job.config.algo,
@@ -160,8 +166,8 @@ def write_plan(out: Path, name: str, preset: str, planned: Plan) -> None:
     ]  # fmt: skip
     skipped = [{"set": each, "suite": name, "why": why} for each, why in planned.skipped.items()]
     new = {(run["suite"], run["run"]) for run in runs}
-    kept = [run for run in old["runs"] if (run["suite"], run["run"]) not in new]
-    absent = [each for each in old["skipped"] if each["suite"] != name]
+    kept = [run for run in old_runs if (run["suite"], run["run"]) not in new]
+    absent = [each for each in old_skipped if each["suite"] != name]
     out.mkdir(parents=True, exist_ok=True)
     files.write_json(path, {"runs": kept + runs, "skipped": absent + skipped})
 
