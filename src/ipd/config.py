@@ -22,9 +22,8 @@ from ipd.baseline_config import (
     ReinformerConfig,
 )
 
-Algo = Literal[
-    "ipd", "bc", "iql", "cql", "rebrac", "mobile", "dt", "qdt", "edt", "reinformer", "qt", "dd"
-]
+Algo = Literal["ipd", "bc", "iql", "cql", "rebrac", "mobile", "dt", "qdt", "edt", "reinformer", "qt", "dd"]
+
 
 @dataclasses.dataclass(frozen=True)
 class ValueConfig:

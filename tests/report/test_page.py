@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ipd.report import page, read, sections, tables
+from ipd.report import headline, page, read, sections, tables
 from ipd.report.tables import Row
 
 SECTIONS = ("result", "training", "world", "augmentation", "truth", "evaluations", "run")
@@ -171,7 +171,28 @@ def test_file_stays_small(synthetic_run: Path) -> None:
     ],
 )
 def test_the_headline_follows_the_interval(data: Row, ours: Row, words: str) -> None:
-    assert words in sections.verdict([data, ours])
+    assert words in headline.verdict([data, ours], "ipd")
+
+
+def test_a_baseline_has_a_page_of_its_own(synthetic_run: Path) -> None:
+    for path in synthetic_run.glob("stages/*"):
+        if path.name != "data":
+            shutil.rmtree(path)
+    config = synthetic_run / "config.yaml"
+    config.write_text("algo: cql\n" + config.read_text())
+    metrics = (synthetic_run / "metrics.jsonl").read_text().splitlines()
+    kept = [line.replace('"value"', '"cql"') for line in metrics if '"value"' in line]
+    (synthetic_run / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    table = (synthetic_run / "evaluations.csv").read_text().splitlines()
+    kept = [line.replace("ipd,", "cql,", 1) for line in table if line.startswith(("policy,", "ipd,"))]
+    (synthetic_run / "evaluations.csv").write_text("\n".join(kept) + "\n")
+
+    text = text_of(synthetic_run)
+    shown = [values.get("id") for tag, values in Outline(text).attributes if tag in ("header", "section")]
+    assert shown == ["result", "training", "evaluations", "run"]
+    assert "Not yet" not in text and "IPD" not in text and "Imaginary" not in text
+    assert "<h1>Better than its data" in text and "<h3>CQL</h3>" in text
+    assert "Return along training" in text and "3 of 3 seeds are above the data" in text
 
 
 def test_the_checks_can_say_no(synthetic_run: Path) -> None:
@@ -184,7 +205,7 @@ def test_the_checks_can_say_no(synthetic_run: Path) -> None:
         )
     )
     run = read.load(synthetic_run)
-    states = {text: state for state, text in sections.checks(run, tables.final_table(run))}
+    states = {text: state for state, text in headline.checks(run, tables.final_table(run))}
     below = [state for text, state in states.items() if "below" in text]
     assert below == ["no", "no"] and "yes" in states.values()
 

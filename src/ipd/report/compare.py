@@ -20,23 +20,8 @@ from ipd.report import compare_read, statistics
 from ipd.report.compare_read import Dataset, Entry, LeftOut
 from ipd.report.read import Floats, ReportError
 from ipd.report.statistics import Interval
-from ipd.report.tables import Samples, mean_of_seeds
+from ipd.report.tables import METHODS, Samples, mean_of_seeds
 
-METHODS = {
-    "bc": "BC",
-    "iql": "IQL",
-    "cql": "CQL",
-    "rebrac": "ReBRAC",
-    "mobile": "MOBILE",
-    "dt": "DT",
-    "qdt": "QDT",
-    "dd": "DD",
-    "edt": "EDT",
-    "qt": "QT",
-    "reinformer": "Reinformer",
-    "ipd": "IPD",
-}
-"""Names for a reader, in a reader's order."""
 OURS = "ipd"
 ENOUGH_SEEDS = 3
 """Of each side, for an interval over runs and for a claim."""

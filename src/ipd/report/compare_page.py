@@ -12,7 +12,7 @@ from ipd.report import compare, compare_ablations, compare_figures, compare_tabl
 from ipd.report.compare import ENOUGH_SEEDS, Comparison, Standing
 from ipd.report.compare_read import Dataset
 from ipd.report.compare_tables import MOMENTS, bounds, digits, estimate
-from ipd.report.sections import Section, grid, html_table, missing
+from ipd.report.parts import Section, grid, html_table, missing
 from ipd.report.statistics import Interval
 
 MOST_SAID = 3

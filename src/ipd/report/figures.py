@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ipd.report import read, tables
-from ipd.report.plot import Axis, Panel, short, thinned
+from ipd.report.plot import Axis, Panel, thinned
 from ipd.report.read import Floats, Run, Series
 from ipd.report.tables import Row, number
 
@@ -56,6 +56,30 @@ MEASURES: dict[str, tuple[str, str]] = {
         "Q gained over the logged action",
         "Look for a small lead above zero; a large one exploits Q.",
     ),
+    "q_policy": (
+        "Mean Q of the policy's actions",
+        "Look for it to stay near that of logged pairs; far above, it exploits Q.",
+    ),
+    "conservative_gap": (
+        "Conservative gap: sampled over logged actions",
+        "Look for a bounded level; a fall far below zero would mean that every new action is feared.",
+    ),
+    "inconsistency": (
+        "Disagreement of the models' Bellman targets",
+        "Look for a small, steady value beside Q; growth says the rollouts leave the data.",
+    ),
+    "entropy": ("Entropy of the policy", "Look for a fall to its target, then a level line."),
+    "temperature": ("Weight of the entropy", "Look for a level line above zero."),
+    "return_loss": (
+        "Loss of the return",
+        "Look for a fall that flattens: the best return of each state is known.",
+    ),
+    "return_gain": (
+        "Predicted over logged return",
+        "Look for a small lead above zero: the best of the data, no more.",
+    ),
+    "observation_error": ("Error of the next observation", "Look for a fall that flattens."),
+    "diffusion_error": ("Error of the denoiser", "Look for a fall that flattens well above zero."),
     "gradient_norm": ("Norm of the gradient", "Look for calm: peaks that grow announce divergence."),
 }
 """Metric: title and what to look for. A metric not named here is drawn under its own name."""
@@ -136,12 +160,13 @@ def result(run: Run, rows: Sequence[Row], wide: bool) -> str:
 
 
 def training(run: Run, rows: Sequence[Row]) -> str:
-    """IPD's return over training, seeds thin, mean bold; the last and the best snapshot marked."""
-    steps = tables.steps_of(run.evaluations, "ipd")
+    """The policy's return over training, seeds thin, mean bold; the last and the best snapshot marked."""
+    steps = tables.steps_of(run.evaluations, run.algo)
     if not steps:
         return ""
+    colour = COLOURS.get(run.algo, "purple")
     levels = {row.policy: row.mean for row in rows}
-    at = {step: tables.at_step(run.evaluations, "ipd", step) for step in steps}
+    at = {step: tables.at_step(run.evaluations, run.algo, step) for step in steps}
     means = np.array([tables.mean_of_seeds(samples) for samples in at.values()])
     lines = {
         seed: np.array([samples[seed].mean() if seed in samples else np.nan for samples in at.values()])
@@ -163,16 +188,16 @@ def training(run: Run, rows: Sequence[Row]) -> str:
         if name in levels:
             panel.rule(label, y=levels[name])
     for values in lines.values():
-        panel.line(xs, values, "orange", thin=True)
-    panel.line(xs, means, "orange", "mean of seeds")
+        panel.line(xs, values, colour, thin=True)
+    panel.line(xs, means, colour, "mean of seeds")
     top = int(np.argmax(means))
     panel.dots(xs[top : top + 1], means[top : top + 1], "green", "best", "mean")
-    panel.dots(xs[-1:], means[-1:], "orange", "last", "mean")
+    panel.dots(xs[-1:], means[-1:], colour, "last", "mean")
     if top == len(steps) - 1:
         say = f"Look for the last snapshot to be the best, as it is here: {number(means[-1])}."
     else:
         say = (
             f"The tables report the last snapshot ({number(means[-1])}); look at how far the best of "
-            f"{len(steps)} ({number(means[top])}, at {short(steps[top])} updates) lies above it."
+            f"{len(steps)} ({number(means[top])}, at {steps[top]:,} updates) lies above it."
         )
     return panel.figure("Return along training", say)

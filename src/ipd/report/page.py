@@ -8,7 +8,8 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from ipd.report import read, sections, tables
+from ipd.report import headline, read, sections, tables
+from ipd.report.parts import Section
 
 
 def write(run: Path) -> Path:
@@ -33,10 +34,10 @@ def render(run: read.Run) -> str:
     """The page as HTML."""
     rows = tables.final_table(run)
     parts = sections.all_sections(run, rows)
-    return document(sections.verdict(rows), sections.first_screen(run, rows), parts)
+    return document(headline.verdict(rows, run.algo), headline.first_screen(run, rows), parts)
 
 
-def document(title: str, header: str, parts: Sequence[sections.Section]) -> str:
+def document(title: str, header: str, parts: Sequence[Section]) -> str:
     """A self-contained page: `title` is text, `header` the HTML of the first screen."""
     style = resources.files("ipd.report").joinpath("page.css").read_text(encoding="utf-8")
     links = "".join(f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts)

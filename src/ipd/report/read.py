@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -47,6 +48,8 @@ class Run(NamedTuple):
     """stage, then metric name."""
     summaries: dict[str, dict[str, Any]]
     evaluations: list[Evaluation]
+    algo: str = "ipd"
+    """The algorithm, whose policy has the same name."""
 
 
 def floats(values: Iterable[Any]) -> Floats:
@@ -59,14 +62,25 @@ def load(run: Path) -> Run:
     if not any((run / name).is_file() for name in ("manifest.json", "config.yaml", "metrics.jsonl")):
         raise ReportError(f"{run}: not a run directory (no manifest.json); `ipd train --out RUN` makes one")
     config = run / "config.yaml"
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
     summaries = {stage: read_json(run / "stages" / stage / "summary.json") for stage in STAGES}
     return Run(
-        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+        config=text,
         manifest=read_json(run / "manifest.json"),
         metrics=read_metrics(run / "metrics.jsonl"),
         summaries={stage: summary for stage, summary in summaries.items() if summary},
         evaluations=read_evaluations(run / "evaluations.csv"),
+        algo=_algo(text),
     )
+
+
+def _algo(config: str) -> str:
+    """The algorithm that a ``config.yaml`` names; a run older than this setting is one of IPD."""
+    try:
+        settings = yaml.safe_load(config)
+    except yaml.YAMLError as error:
+        raise ReportError(f"config.yaml: not YAML ({' '.join(str(error).split())})") from None
+    return str(settings.get("algo", "ipd")) if isinstance(settings, dict) else "ipd"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,215 +1,60 @@
-"""The sections of the page in a reader's order, and what is said where a part is not there yet."""
+"""The sections of a run's page in a reader's order."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from ipd.report import figures, imagination, tables, truth
 from ipd.report.imagination import Seed, average, having
-from ipd.report.plot import percent
-from ipd.report.read import Run, floats
-from ipd.report.tables import Row, number, span
+from ipd.report.parts import Section, grid, html_table, missing
+from ipd.report.read import Run
+from ipd.report.tables import Row, number
 
 TRAIN = "ipd train --out RUN"
 TRAIN_AGAIN = "the same ipd train command again"
 
-
-class Section(NamedTuple):
-    anchor: str
-    title: str
-    lead: str
-    """One or two sentences, plain text."""
-    body: str
-    """HTML."""
-
-
-def missing(what: str, command: str) -> str:
-    """The note that stands where a part of the run is not made yet."""
-    return f'<p class="missing"><b>Not yet:</b> {escape(what)}. <code>{escape(command)}</code> makes it.</p>'
-
-
-def grid(*parts: str) -> str:
-    """Figures side by side where there is room; "" without any."""
-    shown = [part for part in parts if part]
-    columns = "two" if len(shown) in (2, 4) else "three"
-    return f'<div class="grid {columns}">{"".join(shown)}</div>' if shown else ""
-
-
-def html_table(
-    caption: str,
-    header: Sequence[str],
-    lines: Iterable[Sequence[str]],
-    words: int = 1,
-    heads: Sequence[int] = (),
-) -> str:
-    """A table in a box that scrolls by itself; the first `words` columns are text, the rest numbers.
-
-    Each line of `heads` begins a block: it stands out, the others step back.
-    """
-
-    def row(cells: Sequence[str], tag: str, style: str = "") -> str:
-        styles = (' class="word"' if index < words else "" for index in range(len(cells)))
-        return (
-            f"<tr{style}>"
-            + "".join(f"<{tag}{s}>{escape(c)}</{tag}>" for s, c in zip(styles, cells, strict=True))
-            + "</tr>"
-        )
-
-    kinds = (' class="head"', ' class="more"') if heads else ("", "")
-    body = "".join(row(line, "td", kinds[index not in heads]) for index, line in enumerate(lines))
-    name = f'aria-label="{escape(caption)}"'
-    table = f"<table {name}><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
-    box = f'<div class="scroll" tabindex="0" role="region" {name}>{table}</div>'
-    return f'<div class="table"><p class="caption">{escape(caption)}</p>{box}</div>'
-
-
-def verdict(rows: Sequence[Row]) -> str:
-    """The page's headline: is the policy better than the data, and by how much."""
-    found = {row.policy: row for row in rows}
-    ours, data = found.get("ipd"), found.get("data_mean")
-    if ours is None:
-        return "Not evaluated yet"
-    if data is None:
-        return f"IPD returns {number(ours.mean)}"
-    low, high = (ours.low, ours.high) if math.isfinite(ours.low) else (ours.mean, ours.mean)
-    if low > data.mean:
-        if data.mean > 0:
-            return f"Better than its data: {number(ours.mean / data.mean, 2)} times the mean return"
-        return f"Better than its data: {number(ours.mean - data.mean)} above the mean return"
-    if high < data.mean:
-        return f"Worse than its data: {number(data.mean - ours.mean)} below the mean return"
-    return "No better than its data, as far as these episodes can tell"
-
-
-def story(run: Run, rows: Sequence[Row]) -> str:
-    """The headline in a paragraph with intervals."""
-    found = {row.policy: row for row in rows}
-    ours = found.get("ipd")
-    if ours is None:
-        return ""
-    seeds = f"{ours.seeds} seed{'s' if ours.seeds != 1 else ''}"
-    text = (
-        f"Over {seeds} and {ours.episodes} episodes in the real task, IPD returns {number(ours.mean)} "
-        f"(95 % interval {span(ours.low, ours.high)})."
-    )
-    if "data_mean" in found:
-        mean, top = found["data_mean"].mean, found["data_best_decile"].mean
-        text += f" The data it learned from averages {number(mean)}; the best tenth of it, {number(top)}."
-    return text
-
-
-def checks(run: Run, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """(yes | no | open, sentence): what speaks for the headline and what against it."""
-    found = {row.policy: row for row in rows}
-    ours = found.get("ipd")
-    if ours is None:
-        return []
-    items = []
-    samples = tables.last(run.evaluations, "ipd")
-    if "data_mean" in found:
-        level = found["data_mean"].mean
-        above = sum(float(values.mean()) > level for values in samples.values())
-        text = f"{above} of {len(samples)} seeds are above the data's mean"
-        items.append(("yes" if above == len(samples) > 1 else "no", text))
-        top = found["data_best_decile"].mean
-        beats = "lies above" if ours.low > top else "does not clear"
-        items.append(
-            ("yes" if ours.low > top else "no", f"the interval {beats} the data's best decile, {number(top)}")
-        )
-    names = {"cloning": "behaviour cloning", "quasi_optimal": "the quasi-optimal policy that guided it",
-             "quasi_optimal_refitted": "the quasi-optimal policy of the refitted values"}  # fmt: skip
-    for policy, name in names.items():
-        if policy in found:
-            gain, low, high = tables.difference(samples, tables.last(run.evaluations, policy))
-            state = "yes" if low > 0 else "no"
-            side = f"{number(abs(gain))} {'above' if gain >= 0 else 'below'}"
-            items.append((state, f"{side} {name} (95 % interval {span(low, high)})"))
-    return items + truth_checks(run.summaries.get("audit", {}).get("seeds", []))
-
-
-def truth_checks(seeds: Sequence[Seed]) -> list[tuple[str, str]]:
-    """The audit's part of the checks; open where there is none."""
-    if not seeds:
-        return [("open", "whether imagined returns come true is not checked yet: ipd audit RUN")]
-    items = []
-    errors = floats(seed.get("replay_error") for seed in seeds)
-    if np.isfinite(errors).all():
-        worst = float(errors.max())
-        text = (
-            f"recorded actions replay {f'to within {number(worst)}' if worst else 'exactly'} in the simulator"
-        )
-        items.append(("yes" if worst < 1e-3 else "no", text))
-    for states, enough in (("chosen", 0.95), ("random", 0.7)):
-        rows = truth.rows_of(seeds, states, "mpc")
-        better = average(row.get("better") for row in rows)
-        if math.isfinite(better):
-            rank = truth.rank_correlation(seeds, states, "mpc")
-            text = f"plans from {states} states truly pay more in {percent(better)} of cases"
-            text += f" (rank correlation of imagined with true return {rank})"
-            items.append(("yes" if better >= enough else "no", text))
-    return items
-
-
-def first_screen(run: Run, rows: Sequence[Row]) -> str:
-    """Headline, chart, table and checks."""
-    task = run.manifest.get("task")
-    named = {"task": task.get("id") if isinstance(task, dict) else task, **run.summaries.get("data", {})}
-    words = ("Imaginary Planning Distillation", named["task"], named.get("source"))
-    kicker = " · ".join(str(word) for word in words if word)
-    chart = figures.result(run, rows, wide=True) + figures.result(run, rows, wide=False)
-    chart = f'<figure class="hero">{chart}<figcaption>{RESULT_SAY}</figcaption></figure>' if chart else ""
-    lines = [tables.cells(row)[:4] for row in rows]
-    table = html_table("Mean return of an episode", tables.HEADER[:4], lines) if rows else ""
-    if "ipd" not in {row.policy for row in rows}:
-        table += missing("returns in the real task", "ipd evaluate RUN")
-    marks = {"yes": "✓", "no": "✗", "open": "○"}
-    spoken = {"yes": "Yes", "no": "No", "open": "Open"}
-    believe = "".join(
-        f'<li class="{state}"><span role="img" aria-label="{spoken[state]}:">{marks[state]}</span>'
-        f"{escape(text[0].upper() + text[1:])}</li>"
-        for state, text in checks(run, rows)
-    )
-    believe = f'<div class="believe"><h2>Can I believe it?</h2><ul>{believe}</ul></div>' if believe else ""
-    head = f'<p class="kicker">{escape(kicker)}</p><h1>{escape(verdict(rows))}</h1>'
-    lead = f'<p class="lead">{escape(story(run, rows))}</p>'
-    first = f'<div class="first">{chart}<div>{table}{believe}</div></div>'
-    return f'<header id="result">{head}{lead}{first}</header>'
-
-
-RESULT_SAY = (
-    "Look for a policy whose whole bar lies right of the dashed lines. Large dot: mean; bar: 95 % interval "
-    "over seeds and episodes; small dots: seeds; faint dots: episodes. Grey: returns of the logged episodes."
-)
+STAGES = {
+    "value": ("Values and the quasi-optimal policy", "blue"),
+    "world": ("World model", "green"),
+    "cloning": ("Behaviour cloning", "gold"),
+    "refit": ("Values refitted on the enriched data", "blue"),
+    "policy": ("IPD policy", "orange"),
+}
+"""Stage -> title and colour of its curves; a baseline's own stage has the baseline's name."""
 
 
 def all_sections(run: Run, rows: Sequence[Row]) -> list[Section]:
-    """Everything beneath the first screen."""
-    return [training(run, rows), world(run), augmentation(run), audit(run), evaluations(run), about(run)]
+    """Everything beneath the first screen; a baseline's page has only what a baseline learns."""
+    imagined = [world(run), augmentation(run), audit(run)]
+    if run.algo != "ipd":
+        imagined = [world(run)] if "world" in run.summaries else []
+    return [training(run, rows), *imagined, evaluations(run), about(run)]
 
 
 def training(run: Run, rows: Sequence[Row]) -> Section:
     """Learning curves of every stage."""
-    body, along = "", figures.training(run, rows)
-    for stage, title, colour in (
-        ("value", "Values and the quasi-optimal policy", "blue"),
-        ("world", "World model", "green"),
-        ("cloning", "Behaviour cloning", "gold"),
-        ("refit", "Values refitted on the enriched data", "blue"),
-        ("policy", "IPD policy", "orange"),
-    ):
-        if stage == "refit" and stage not in run.metrics:  # only where values were refitted
-            continue
-        drawn = [along] * (stage == "policy") + figures.curves(run, stage, colour)
+    body, along, stages = "", figures.training(run, rows), stages_of(run)
+    for stage in stages:
+        title, colour = STAGES.get(stage, (tables.LABELS.get(stage, stage), "purple"))
+        acts = stage == stages[-1]
+        drawn = [along] * acts + figures.curves(run, stage, colour)
         body += f"<h3>{title}</h3>" + (grid(*drawn) or missing(f"the stage “{stage}”", TRAIN_AGAIN))
-        if stage == "policy" and not along:
-            body += missing("IPD's return along training", "ipd evaluate RUN")
+        if acts and not along:
+            name = tables.LABELS.get(run.algo, run.algo)
+            body += missing(f"{name}'s return along training", "ipd evaluate RUN")
     lead = "Every stage over its updates. Thin lines are seeds, the bold line is their mean."
     return Section("training", "Learning", lead, body)
+
+
+def stages_of(run: Run) -> list[str]:
+    """Stages whose curves are shown; the last one's policy acts. Of a baseline, those that have any."""
+    if run.algo == "ipd":
+        return [stage for stage in STAGES if stage != "refit" or stage in run.metrics]
+    return sorted(
+        run.metrics, key=lambda stage: list(STAGES).index(stage) if stage in STAGES else len(STAGES)
+    )
 
 
 def world(run: Run) -> Section:

@@ -14,16 +14,32 @@ import numpy as np
 from ipd.report import read, statistics
 from ipd.report.read import Evaluation, Floats, Number, Run
 
+METHODS = {
+    "bc": "BC",
+    "iql": "IQL",
+    "cql": "CQL",
+    "rebrac": "ReBRAC",
+    "mobile": "MOBILE",
+    "dt": "DT",
+    "qdt": "QDT",
+    "dd": "DD",
+    "edt": "EDT",
+    "qt": "QT",
+    "reinformer": "Reinformer",
+    "ipd": "IPD",
+}
+"""Algorithms, and the policies that they train: names for a reader, in a reader's order."""
+
 LABELS = {
     "data_mean": "Data, mean",
     "data_best_decile": "Data, best decile",
     "cloning": "Behaviour cloning",
     "quasi_optimal": "Quasi-optimal policy",
     "quasi_optimal_refitted": "Quasi-optimal, refitted",
-    "ipd": "IPD",
+    **METHODS,
     "ipd_reranked": "IPD, actions re-ranked by Q",
 }
-"""Names for a reader, in a reader's order."""
+"""Rows of a run's table: names for a reader, in a reader's order."""
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -1,0 +1,56 @@
+"""What pages are put together from: sections, tables, figures side by side, notes on what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+
+class Section(NamedTuple):
+    anchor: str
+    title: str
+    lead: str
+    """One or two sentences, plain text."""
+    body: str
+    """HTML."""
+
+
+def missing(what: str, command: str) -> str:
+    """The note that stands where a part of the run is not made yet."""
+    return f'<p class="missing"><b>Not yet:</b> {escape(what)}. <code>{escape(command)}</code> makes it.</p>'
+
+
+def grid(*parts: str) -> str:
+    """Figures side by side where there is room; "" without any."""
+    shown = [part for part in parts if part]
+    columns = "two" if len(shown) in (2, 4) else "three"
+    return f'<div class="grid {columns}">{"".join(shown)}</div>' if shown else ""
+
+
+def html_table(
+    caption: str,
+    header: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    words: int = 1,
+    heads: Sequence[int] = (),
+) -> str:
+    """A table in a box that scrolls by itself; the first `words` columns are text, the rest numbers.
+
+    Each line of `heads` begins a block: it stands out, the others step back.
+    """
+
+    def row(cells: Sequence[str], tag: str, style: str = "") -> str:
+        styles = (' class="word"' if index < words else "" for index in range(len(cells)))
+        return (
+            f"<tr{style}>"
+            + "".join(f"<{tag}{s}>{escape(c)}</{tag}>" for s, c in zip(styles, cells, strict=True))
+            + "</tr>"
+        )
+
+    kinds = (' class="head"', ' class="more"') if heads else ("", "")
+    body = "".join(row(line, "td", kinds[index not in heads]) for index, line in enumerate(lines))
+    name = f'aria-label="{escape(caption)}"'
+    table = f"<table {name}><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
+    box = f'<div class="scroll" tabindex="0" role="region" {name}>{table}</div>'
+    return f'<div class="table"><p class="caption">{escape(caption)}</p>{box}</div>'
