@@ -40,11 +40,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_each(
             ("dt", "qdt"), steps=3_000, learning_rate=1e-3, warmup_steps=500, layers=2, heads=2, width=64
         ),
+        **_each(("dt", "qdt"), time="window"),
         # edt, reinformer
         **_each(("edt", "reinformer"), steps=3_000, batch_size=64, layers=2, heads=2, width=64),
         **_each(("edt", "reinformer"), learning_rate=1e-3, warmup_steps=500),
         "edt.search_stride": 4,
-        "reinformer.steps": 6_000,
+        "reinformer.steps": 15_000,
         "reinformer.learning_rate": 3e-3,
         # qt
         "qt.steps": 12_000,

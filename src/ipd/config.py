@@ -161,6 +161,8 @@ class CloningConfig:
     batch_size: int = 256
     learning_rate: float = 3e-4
     hidden: tuple[int, ...] = (256, 256)
+    best_share: float = 1.0
+    """Share of the episodes, those with the largest returns, that is cloned; 0.1 is known as 10 % BC."""
 
 
 @dataclasses.dataclass(frozen=True)

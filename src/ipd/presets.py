@@ -215,8 +215,9 @@ def problems(config: Config) -> list[str]:
     may_be_zero = {"refit.steps", "evaluate.rerank", "evaluate.episodes", "evaluate.snapshots"}
     shares = {"world": ("held_out", "threshold_quantile"), "policy": ("mix", "shorten", "dropout", "average"),
               "value": ("expectile", "huber_quantile", "discount", "dropout", "polyak"),
-              "refit": ("share",), "mobile": ("real_share",), "edt": ("expectile", "top_share"),
-              "reinformer": ("expectile",), "dd": ("condition_dropout", "average")}  # fmt: skip
+              "refit": ("share",), "cloning": ("best_share",), "mobile": ("real_share",),
+              "edt": ("expectile", "top_share"), "reinformer": ("expectile",),
+              "dd": ("condition_dropout", "average")}  # fmt: skip
     for stage in dataclasses.fields(config):
         section = getattr(config, stage.name)
         for field in dataclasses.fields(section) if dataclasses.is_dataclass(section) else ():

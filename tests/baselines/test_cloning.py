@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from plain_numpy import Adam, filled, leaves, mlp
 
 from ipd.baselines import cloning
+from ipd.baselines.material import Material
 from ipd.config import CloningConfig
 from ipd.types import Spec, Steps
 
@@ -32,3 +35,18 @@ def test_updates_are_those_of_plain_numpy(small_steps: Steps) -> None:
             net = adam.step(net, back(2 * error * (1 - np.tanh(out) ** 2) / error.size))
         for ours, theirs in zip(leaves(state.policy.net), net, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-10)
+
+
+def test_the_best_episodes_are_cloned_and_no_others(small_steps: Steps) -> None:
+    starts = np.array([0, 3, 40, 60, 97])
+    rewards = np.zeros(97, np.float32)
+    rewards[[2, 10, 45, 96]] = [5.0, 9.0, -1.0, 7.0]  # returns 5, 9, -1, 7: the longest is not the best
+    material = Material(
+        Steps(*(leaf[:97] for leaf in small_steps))._replace(rewards=rewards), starts, SPEC, 1.0
+    )
+    for share, episodes in ((1.0, (0, 1, 2, 3)), (0.5, (1, 3)), (0.3, (1,)), (0.0, (1,))):
+        config = dataclasses.replace(CONFIG, best_share=share)
+        data, _ = cloning.prepare(config, material)
+        rows = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in episodes])
+        np.testing.assert_array_equal(data.observations, material.steps.observations[rows])
+        np.testing.assert_array_equal(data.rewards, rewards[rows])

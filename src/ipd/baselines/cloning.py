@@ -1,6 +1,8 @@
 """Behaviour cloning (`bc`): the yardstick beside every other policy.
 
-The quasi-optimal policy's network with the squared error of its mean action, and nothing else.
+The quasi-optimal policy's network with the squared error of its mean action, and nothing else. With
+``best_share`` below 1 only the best episodes are cloned (%BC of Chen et al., 2021): what asking for a
+high return can be expected to give where nothing is stitched together.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -30,8 +33,14 @@ class State(NamedTuple):
 
 
 def prepare(config: CloningConfig, material: Material) -> tuple[Steps, Constants]:
-    """All logged steps."""
-    return on_device(material.steps), {}
+    """The steps of the share of episodes with the largest returns, at least one episode."""
+    starts = material.starts
+    returns = np.add.reduceat(material.steps.rewards, starts[:-1])
+    count = max(1, round(config.best_share * len(returns)))
+    chosen = np.zeros(len(returns), bool)
+    chosen[np.argsort(-returns, kind="stable")[:count]] = True
+    kept = np.repeat(chosen, np.diff(starts))
+    return on_device(Steps(*(leaf[kept] for leaf in material.steps))), {}
 
 
 def init(config: CloningConfig, spec: Spec, key: PRNG) -> State:
