@@ -148,6 +148,8 @@ class ReinformerConfig(SequenceConfig):
     """tau of the predicted return."""
     entropy_weight: float = 0.1
     """First value of the learned weight of the policy's entropy."""
+    falling: bool = False
+    """Never ask for more than at the step before, as a sum of rewards that are not negative cannot rise."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -167,13 +167,15 @@ def test_network_learns_by_lamb_with_warm_up() -> None:
         np.testing.assert_array_equal(acting, after)
 
 
-def test_use_is_two_passes_with_the_predicted_return_in_the_context() -> None:
+@pytest.mark.parametrize("falling", [False, True])
+def test_use_is_two_passes_with_the_predicted_return_in_the_context(falling: bool) -> None:
     """The actions are those of a loop over ever longer lists that are cut to the context."""
     model = network()
     state = fresh()._replace(acting=model)
-    random = np.random.default_rng(4)
+    random = np.random.default_rng(6)  # predictions that fall, rise and fall
     seen = random.normal(size=(7, 5)).astype(np.float32)
-    act = jax.jit(lambda memory, o, r: reinformer.act(CONFIG, state, {}, memory, o, r, jax.random.key(0)))
+    config = dataclasses.replace(CONFIG, falling=falling)
+    act = jax.jit(lambda memory, o, r: reinformer.act(config, state, {}, memory, o, r, jax.random.key(0)))
     memory = reinformer.begin(CONFIG, SPEC, {})
     predict = jax.jit(lambda steps: model(steps))
     returns: list[float] = []
@@ -198,8 +200,10 @@ def test_use_is_two_passes_with_the_predicted_return_in_the_context() -> None:
     for t in range(len(seen)):
         action, memory = act(memory, jnp.asarray(seen[t]), jnp.asarray(100.0))
         length = min(t + 1, CONTEXT)
-        returns.append(float(said(length, t).returns[-1]))
+        predicted = float(said(length, t).returns[-1])
+        returns.append(min([predicted, *returns]) if falling else predicted)
         actions.append(np.clip(np.asarray(said(length, t).mean[-1]), -1.0, 1.0))
         np.testing.assert_allclose(action, actions[-1], atol=1e-5)
         np.testing.assert_allclose(memory.returns[-length:], returns[-length:], rtol=1e-4, atol=1e-5)
     assert np.ptp(returns) > 0.1 and np.ptp(np.stack(actions)) > 0.1
+    assert (max(np.diff(returns)) > 0) != falling

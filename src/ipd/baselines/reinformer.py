@@ -11,6 +11,8 @@ a diagonal Gaussian over a_t from the token of R_t. Losses, mean over the steps 
 
 In use each step takes two passes: R_hat from the states so far, then, with R_hat in the context, the
 mean action. The predicted returns of earlier steps stay in the context; rewards are not looked at.
+So a prediction a little above the one before it raises the next ones, and what is asked for can climb
+beyond all that was logged; ``falling`` (not published) holds it at what was asked for before.
 
 As published, the network learns by LAMB behind a clip of the gradient's norm. Departures from the
 public code: pre-norm blocks with ReLU and a LayerNorm on the embeddings, where it has post-norm blocks
@@ -187,9 +189,10 @@ def act(
     key: PRNG,
 ) -> tuple[Float[Array, "act"], Context]:
     """The return is predicted, then the mean action that goes with it, cut to [-1, 1]."""
+    earlier = jnp.where(memory.present[-1] & config.falling, memory.returns[-1], jnp.inf)
     # the return's head does not see the return of its own step, so any number may stand there
     memory = sequences.push(memory, observation, jnp.asarray(0.0))
-    to_go = state.acting(memory).returns[-1]
+    to_go = jnp.minimum(state.acting(memory).returns[-1], earlier)
     memory = memory._replace(returns=memory.returns.at[-1].set(to_go))
     action = jnp.clip(state.acting(memory).mean[-1], -1.0, 1.0)
     return action, sequences.chosen(memory, action)
