@@ -87,3 +87,9 @@ def test_commands_of_the_readme_exist() -> None:
     from ipd.cli import COMMANDS
 
     assert set(re.findall(r"^ipd ([a-z]+)", text, flags=re.MULTILINE)) <= set(COMMANDS)
+
+
+def test_tables_of_results_are_those_of_the_committed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "results"))
+    for path, text in importlib.import_module("refresh").documents().items():
+        assert path.read_text() == text, f"{path.name}: `python results/refresh.py` writes its tables anew"
