@@ -148,8 +148,8 @@ class ReinformerConfig(SequenceConfig):
     """tau of the predicted return."""
     entropy_weight: float = 0.1
     """First value of the learned weight of the policy's entropy."""
-    falling: bool = False
-    """Never ask for more than at the step before, as a sum of rewards that are not negative cannot rise."""
+    bounded: bool = False
+    """Ask for no more than at the step before and what the worst logged reward would leave on top."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_each(("edt", "reinformer"), learning_rate=1e-3, warmup_steps=500),
         "edt.search_stride": 4,
         "reinformer.steps": 15_000,
-        "reinformer.falling": True,
+        "reinformer.bounded": True,
         "reinformer.learning_rate": 3e-3,
         # qt
         "qt.steps": 12_000,

@@ -15,9 +15,10 @@ from plain_numpy import filled
 
 from ipd.baseline_config import ReinformerConfig
 from ipd.baselines import reinformer, sequences
+from ipd.baselines.material import Material
 from ipd.baselines.reinformer import MaxReturnTransformer
 from ipd.baselines.sequences import Logged, Window
-from ipd.types import Spec
+from ipd.types import Spec, Steps
 
 CONFIG = ReinformerConfig(
     batch_size=6, learning_rate=1e-2, warmup_steps=2, layers=1, heads=2, width=8, context_len=4, dropout=0.0
@@ -167,16 +168,18 @@ def test_network_learns_by_lamb_with_warm_up() -> None:
         np.testing.assert_array_equal(acting, after)
 
 
-@pytest.mark.parametrize("falling", [False, True])
-def test_use_is_two_passes_with_the_predicted_return_in_the_context(falling: bool) -> None:
+@pytest.mark.parametrize("bounded", [False, True])
+def test_use_is_two_passes_with_the_predicted_return_in_the_context(bounded: bool) -> None:
     """The actions are those of a loop over ever longer lists that are cut to the context."""
     model = network()
     state = fresh()._replace(acting=model)
     random = np.random.default_rng(6)  # predictions that fall, rise and fall
     seen = random.normal(size=(7, 5)).astype(np.float32)
-    config = dataclasses.replace(CONFIG, falling=falling)
-    act = jax.jit(lambda memory, o, r: reinformer.act(config, state, {}, memory, o, r, jax.random.key(0)))
-    memory = reinformer.begin(CONFIG, SPEC, {})
+    config = dataclasses.replace(CONFIG, bounded=bounded)
+    act = jax.jit(
+        lambda memory, o, r: reinformer.act(config, state, {"rise": 0.05}, memory, o, r, jax.random.key(0))
+    )
+    memory = reinformer.begin(CONFIG, SPEC, {"rise": 0.05})
     predict = jax.jit(lambda steps: model(steps))
     returns: list[float] = []
     actions: list[np.ndarray] = []
@@ -201,9 +204,21 @@ def test_use_is_two_passes_with_the_predicted_return_in_the_context(falling: boo
         action, memory = act(memory, jnp.asarray(seen[t]), jnp.asarray(100.0))
         length = min(t + 1, CONTEXT)
         predicted = float(said(length, t).returns[-1])
-        returns.append(min([predicted, *returns]) if falling else predicted)
+        returns.append(min(predicted, returns[-1] + 0.05) if bounded and returns else predicted)
         actions.append(np.clip(np.asarray(said(length, t).mean[-1]), -1.0, 1.0))
         np.testing.assert_allclose(action, actions[-1], atol=1e-5)
         np.testing.assert_allclose(memory.returns[-length:], returns[-length:], rtol=1e-4, atol=1e-5)
     assert np.ptp(returns) > 0.1 and np.ptp(np.stack(actions)) > 0.1
-    assert (max(np.diff(returns)) > 0) != falling
+    assert (max(np.diff(returns)) > 0.051) != bounded and max(np.diff(returns)) > 0
+
+
+def test_no_logged_return_rises_by_more_than_the_bound(small_steps: Steps) -> None:
+    starts = np.array([0, 40, 97])
+    steps = Steps(*(leaf[:97] for leaf in small_steps))
+    steps = steps._replace(rewards=np.random.default_rng(1).normal(0.5, 1.0, 97).astype(np.float32))
+    logged, constants = reinformer.prepare(CONFIG, Material(steps, starts, SPEC, 1.0))
+    returns = np.asarray(logged.returns)
+    rises = np.concatenate([np.diff(returns[:40]), np.diff(returns[40:])])
+    assert 0 < rises.max() <= constants["rise"] + 1e-6
+    bare = steps._replace(rewards=np.abs(steps.rewards))
+    assert reinformer.prepare(CONFIG, Material(bare, starts, SPEC, 1.0))[1] == {"rise": 0.0}

@@ -12,7 +12,8 @@ a diagonal Gaussian over a_t from the token of R_t. Losses, mean over the steps 
 In use each step takes two passes: R_hat from the states so far, then, with R_hat in the context, the
 mean action. The predicted returns of earlier steps stay in the context; rewards are not looked at.
 So a prediction a little above the one before it raises the next ones, and what is asked for can climb
-beyond all that was logged; ``falling`` (not published) holds it at what was asked for before.
+beyond all that was logged. With ``bounded`` (not published) R_hat_{t+1} <= R_hat_t - min r, over the
+logged rewards and 0: the return-to-go of no logged episode ever rises by more.
 
 As published, the network learns by LAMB behind a clip of the gradient's norm. Departures from the
 public code: pre-norm blocks with ReLU and a LayerNorm on the embeddings, where it has post-norm blocks
@@ -101,8 +102,9 @@ def _optimiser(config: ReinformerConfig) -> optax.GradientTransformation:
 
 
 def prepare(config: ReinformerConfig, material: Material) -> tuple[Logged, Constants]:
-    """Logged steps with their returns-to-go. Acting needs nothing."""
-    return sequences.prepare(material)[0], {}
+    """Logged steps with their returns-to-go; ``rise``, the most by which these could rise in one step."""
+    logged, constants = sequences.prepare(material)
+    return logged, {"rise": max(0.0, -float(logged.rewards.min())) / constants["return_scale"]}
 
 
 def init(config: ReinformerConfig, spec: Spec, key: PRNG) -> State:
@@ -189,10 +191,11 @@ def act(
     key: PRNG,
 ) -> tuple[Float[Array, "act"], Context]:
     """The return is predicted, then the mean action that goes with it, cut to [-1, 1]."""
-    earlier = jnp.where(memory.present[-1] & config.falling, memory.returns[-1], jnp.inf)
+    most = memory.returns[-1] + constants["rise"]
+    most = jnp.where(memory.present[-1] & config.bounded, most, jnp.inf)
     # the return's head does not see the return of its own step, so any number may stand there
     memory = sequences.push(memory, observation, jnp.asarray(0.0))
-    to_go = jnp.minimum(state.acting(memory).returns[-1], earlier)
+    to_go = jnp.minimum(state.acting(memory).returns[-1], most)
     memory = memory._replace(returns=memory.returns.at[-1].set(to_go))
     action = jnp.clip(state.acting(memory).mean[-1], -1.0, 1.0)
     return action, sequences.chosen(memory, action)
