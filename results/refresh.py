@@ -38,9 +38,9 @@ def scores(comparison: Comparison) -> str:
     head = ["", *(each.name for each in sets), "IQM", "P(IPD better)"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     overall = {standing.algo: standing for standing in compare.standings(comparison)}
-    rows = [(algo, "") for algo in comparison.algos]
-    rows[1:1] = sorted({(cell.algo, cell.label) for cell in comparison.cells if cell.label})
-    for algo, label in rows:
+    # "" is a method's main runs; it sorts before the names of variants
+    rows = {(cell.algo, cell.label) for cell in comparison.cells}
+    for algo, label in sorted(rows, key=lambda row: (comparison.found.index(row[0]), row[1])):
         cells = [_cell(comparison, each, algo, label) for each in sets]
         standing = overall.get(algo) if not label else None
         cells += [estimate(standing.iqm), estimate(standing.improvement, 2)] if standing else ["", ""]

@@ -1,10 +1,12 @@
 """Imaginary Planning Distillation: a policy better than the data it learned from.
 
-import ipd
-ipd.train("bundled:hopper-medium-replay", "runs/hopper", env="Hopper-v4", config="demo")
-policy = ipd.load("runs/hopper")
-policy.reset()
-action = policy.act(observation)
+From data to actions:
+
+    import ipd
+    ipd.train("bundled:hopper-medium-replay", "runs/hopper", env="Hopper-v4", config="demo")
+    policy = ipd.load("runs/hopper")
+    policy.reset()
+    action = policy.act(observation)
 """
 
 from __future__ import annotations

@@ -152,9 +152,8 @@ def write_plan(out: Path, name: str, preset: str, planned: Plan) -> None:
     path = out / "plan.json"
     old_runs: list[dict[str, Any]] = []
     old_skipped: list[dict[str, Any]] = []
-    with contextlib.suppress(
-        InputError, KeyError, TypeError
-    ):  # damaged: only a record, the runs are beside it
+    # absent, or damaged: it is only a record, the runs are beside it
+    with contextlib.suppress(InputError, KeyError, TypeError):
         old = files.read_json(path)
         old_runs, old_skipped = old["runs"], old["skipped"]
     runs = [
