@@ -21,6 +21,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reinformer.learning_rate": 1e-3,
         # qt
         "qt.steps": 20_000,
+        # those that act with averaged weights and know a step by its place in the window do so in `cpu`
+        **_each(("dt", "qdt", "edt", "reinformer", "qt"), average=0.999),
+        **_each(("dt", "qdt", "edt"), time="window"),
+        "reinformer.bounded": True,
         # dd
         **_each(("dd",), steps=100_000, width=64, multipliers=(1, 2, 4), horizon=32),
         **_each(("dd",), predicts="velocity", sampling_steps=20, guidance=2.0),
@@ -33,17 +37,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rebrac.batch_size": 256,
         "cql.steps": 40_000,
         "cql.num_actions": 4,
-        "mobile.steps": 10_000,
+        # targets move at every second update of rebrac, and mobile has few updates
+        **_each(("rebrac", "mobile"), polyak=0.02),
+        "mobile.steps": 15_000,
         # dt, qdt, edt, reinformer, qt act with averaged weights, as ipd does: learning rates are large
         **_each(("dt", "qdt", "edt", "reinformer", "qt"), average=0.998),
         # dt, qdt
         **_each(
             ("dt", "qdt"), steps=3_000, learning_rate=1e-3, warmup_steps=500, layers=2, heads=2, width=64
         ),
-        **_each(("dt", "qdt"), time="window"),
+        **_each(("dt", "qdt", "edt"), time="window"),
         # edt, reinformer
-        **_each(("edt", "reinformer"), steps=3_000, batch_size=64, layers=2, heads=2, width=64),
+        **_each(("edt", "reinformer"), batch_size=64, layers=2, heads=2, width=64),
         **_each(("edt", "reinformer"), learning_rate=1e-3, warmup_steps=500),
+        "edt.steps": 6_000,
         "edt.search_stride": 4,
         "reinformer.steps": 15_000,
         "reinformer.bounded": True,
@@ -51,6 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         # qt
         "qt.steps": 12_000,
         "qt.polyak": 0.01,
+        "qt.clip_norm": 9.0,
         "qt.batch_size": 128,
         "qt.learning_rate": 1e-3,
         "qt.critic_learning_rate": 1e-3,

@@ -136,10 +136,13 @@ ABLATIONS: dict[str, Overrides] = {
 
 _HAND = r"(?<![a-z])(adroithand)?(pen|hammer|door|relocate)(?![a-z])"
 TASKS: tuple[tuple[str, Overrides], ...] = (
-    (r"halfcheetah", {"policy.q_weight": 5.0, "qt.q_weight": 5.0, "edt.expert_weight": 1.0}),
+    (r"halfcheetah", {"policy.q_weight": 5.0, "qt.q_weight": 5.0, "qt.clip_norm": 15.0}),
+    (r"halfcheetah", {"edt.expert_weight": 1.0, "edt.batch_size": 128}),
+    (r"halfcheetah.*medium(?!.*expert)", {"qt.context_len": 5}),
     (r"hopper", {"policy.q_weight": 1.0, "qt.q_weight": 1.0}),
+    (r"hopper.*medium(?!.*(replay|expert))", {"reinformer.batch_size": 256}),
     (r"hopper.*replay", {"policy.q_weight": 3.0, "qt.q_weight": 3.0}),
-    (r"walker2d", {"policy.q_weight": 2.0, "qt.q_weight": 2.0}),
+    (r"walker2d", {"policy.q_weight": 2.0, "qt.q_weight": 2.0, "qt.clip_norm": 5.0}),
     (r"halfcheetah.*medium", {"rebrac.actor_penalty": 0.001, "mobile.penalty": 0.5}),
     (r"halfcheetah.*replay", {"rebrac.actor_penalty": 0.01, "rebrac.critic_penalty": 0.001}),
     (r"(halfcheetah|hopper).*replay", {"mobile.penalty": 0.1}),
@@ -154,17 +157,23 @@ TASKS: tuple[tuple[str, Overrides], ...] = (
     (r"walker2d.*expert", {"mobile.penalty": 1.5, "mobile.rollout_steps": 1}),
     (rf"{_HAND}|kitchen", {"value.inverse_temperature": 0.5, "value.dropout": 0.1, "policy.dropout": 0.1}),
     (_HAND, {"policy.q_weight": 0.1, "qt.q_weight": 0.1, "cql.conservative_weight": 1.0}),
-    (_HAND, {"mobile.rollout_steps": 1, "mobile.real_share": 0.5}),
+    (_HAND, {"mobile.rollout_steps": 1, "mobile.real_share": 0.5, "qt.clip_norm": 2.0}),
     (rf"{_HAND}.*human", {"mobile.real_share": 0.8}),
     (r"(?<![a-z])hammer.*cloned", {"policy.q_weight": 0.01, "qt.q_weight": 0.01}),
+    (r"(?<![a-z])hammer.*human", {"qt.clip_norm": 5.0, "qt.steps": 61_000}),
     (r"(?<![a-z])door", {"policy.q_weight": 0.005, "qt.q_weight": 0.005}),
+    (r"(?<![a-z])door.*cloned", {"policy.q_weight": 0.001, "qt.q_weight": 0.001}),
+    (r"(?<![a-z])(adroithand)?pen(?![a-z])", {"qt.clip_norm": 9.0}),
     (r"(?<![a-z])pen.*cloned", {"rebrac.critic_penalty": 0.5}),
     (r"kitchen", {"policy.q_weight": 0.01, "qt.q_weight": 0.01}),
+    # D4RL's file of kitchen-partial does not say so
+    (r"kitchen.*partial|(?<!mini_)kitchen_microwave", {"qt.steps": 51_000}),
     (r"kitchen.*complete|mini_kitchen", {"policy.q_weight": 0.001, "qt.q_weight": 0.001}),
+    (r"kitchen.*complete|mini_kitchen", {"reinformer.batch_size": 16}),
 )
 """Pattern in the task's id or the data's name -> overrides; later rows win.
 
-Weights of Q are QT's; penalties of ReBRAC and MOBILE are those of their papers, as far as known.
+Weights of Q are QT's; the rest are the baselines' own published settings, as far as known.
 """
 
 

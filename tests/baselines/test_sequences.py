@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from functools import partial
 from typing import Any
 
 import jax
@@ -150,3 +151,45 @@ def test_memory_rolls_and_counts() -> None:
     np.testing.assert_allclose(context.actions[:, 0], [0.2, 0.3, 0.4])
     np.testing.assert_array_equal(context.returns, [12.0, 13.0, 14.0])
     np.testing.assert_array_equal(context.timesteps, [2, 3, 4])
+
+
+def test_gradient_of_parts_is_that_of_the_whole_batch(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged, _ = sequences.prepare(material)
+    # 24 windows of 1 to 7 steps: parts of eight have unequal numbers of them
+    batch = sequences.windows(logged, jnp.asarray([*range(8), *range(44, 50), *range(60, 70)]), CONTEXT)
+    sizes = (1, batch.observations.shape[-1], batch.actions.shape[-1])
+    trunk = TokenTransformer(CONFIG, SPEC, sizes, jax.random.key(3))
+
+    def loss_fn(trunk: TokenTransformer, part: sequences.Window, key: Any) -> Any:
+        hidden = jax.vmap(lambda w: trunk((w.returns, w.observations, w.actions), w.timesteps, w.present))(
+            part
+        )
+        mean = jnp.where(part.present, (hidden**2).sum((-1, -2)), 0.0).sum() / part.present.sum()
+        return mean, {"mean": mean, "steps": part.present.mean()}
+
+    key = jax.random.key(0)
+    expected, metrics = jax.jit(jax.grad(lambda t: loss_fn(t, batch, key), has_aux=True))(trunk)
+    gradient = partial(sequences.gradient, loss_fn)
+    found, told = jax.jit(gradient)(trunk, batch, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+    assert told["mean"] == pytest.approx(float(metrics["mean"]), rel=1e-5)
+    # read at once, the mean of the parts' shares would be that of the batch: this one weighs by steps
+    assert told["steps"] > float(metrics["steps"]) + 0.01
+    monkeypatch.setattr(sequences, "WINDOWS_AT_ONCE", 7)
+    whole, _ = jax.jit(lambda *each: gradient(*each))(trunk, batch, key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), whole, expected)
+
+
+def test_every_part_drops_other_units(material: Material) -> None:
+    logged, _ = sequences.prepare(material)
+    batch = sequences.windows(logged, jnp.full(16, 60), CONTEXT)
+
+    def loss_fn(model: Any, part: sequences.Window, key: Any) -> Any:
+        return model * jax.random.uniform(key), {}
+
+    found, _ = sequences.gradient(loss_fn, jnp.asarray(1.0), batch, jax.random.key(5))
+    each = [jax.random.uniform(k) for k in jax.random.split(jax.random.key(5), 2)]
+    assert found == pytest.approx(float(sum(each)) / 2, rel=1e-6)
+    assert each[0] != each[1]

@@ -70,3 +70,33 @@ def test_baseline_from_data_to_action(algo: Algo, small: Path, tmp_path: Path) -
     before = (tmp_path / "run" / "evaluations.csv").read_bytes()
     evaluate(tmp_path / "run")
     assert (tmp_path / "run" / "evaluations.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("env", "source", "expected"),
+    [
+        ("HalfCheetah-v4", "halfcheetah_medium_replay-v2.hdf5", {"qt.context_len": 5, "qt.clip_norm": 15.0}),
+        (
+            "HalfCheetah-v4",
+            "halfcheetah_medium_expert-v2.hdf5",
+            {"qt.context_len": 20, "edt.batch_size": 128},
+        ),
+        ("Hopper-v4", "hopper_medium-v2.hdf5", {"reinformer.batch_size": 256, "qt.context_len": 20}),
+        ("Hopper-v4", "hopper_medium_replay-v2.hdf5", {"reinformer.batch_size": 128, "edt.batch_size": 256}),
+        ("Walker2d-v4", "walker2d_medium_replay-v2.hdf5", {"qt.clip_norm": 5.0, "edt.expert_weight": 15.0}),
+        ("AdroitHandHammer-v1", "hammer-human-v1.hdf5", {"qt.clip_norm": 5.0, "qt.steps": 61_000}),
+        ("AdroitHandHammer-v1", "hammer-cloned-v1.hdf5", {"qt.clip_norm": 2.0, "qt.steps": 100_000}),
+        ("AdroitHandPen-v1", "pen-cloned-v1.hdf5", {"qt.clip_norm": 9.0, "qt.q_weight": 0.1}),
+        (None, "kitchen_microwave_kettle_light_slider-v0.hdf5", {"qt.steps": 51_000, "qt.q_weight": 0.01}),
+        (
+            None,
+            "mini_kitchen_microwave_kettle_light_slider-v0.hdf5",
+            {"qt.steps": 100_000, "qt.q_weight": 0.001},
+        ),
+    ],
+)
+def test_published_settings_of_a_task(env: str | None, source: str, expected: dict[str, float]) -> None:
+    config = with_task("paper", env, source)
+    for field, value in expected.items():
+        section, name = field.split(".")
+        assert getattr(getattr(config, section), name) == value, field

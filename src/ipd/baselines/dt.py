@@ -13,6 +13,8 @@ unless set) and not the better of two.
 
 from __future__ import annotations
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -64,18 +66,22 @@ def draw(config: DTConfig, data: Logged, key: PRNG) -> Window:
     return sequences.windows(data, sequences.draw_rows(config, data, key), config.context_len)
 
 
-def update(config: DTConfig, state: State, batch: Window, key: PRNG) -> tuple[State, Metrics]:
-    """One step on the masked mean of (pi - a)^2."""
+def loss_fn(
+    config: DTConfig, policy: ReturnPolicy, batch: Window, key: PRNG
+) -> tuple[Float[Array, ""], Metrics]:
+    """Mean of (pi - a)^2 over the steps present."""
     keys = jax.random.split(key, batch.returns.shape[0])
+    predicted = jax.vmap(lambda window, k: policy(window, config.dropout, k))(batch, keys)
+    errors = ((predicted - batch.actions) ** 2).mean(-1)
+    error = jnp.where(batch.present, errors, 0.0).sum() / batch.present.sum()
+    return error, {"action_error": error}
 
-    def loss(policy: ReturnPolicy) -> Array:
-        predicted = jax.vmap(lambda window, k: policy(window, config.dropout, k))(batch, keys)
-        errors = ((predicted - batch.actions) ** 2).mean(-1)
-        return jnp.where(batch.present, errors, 0.0).sum() / batch.present.sum()
 
-    error, grads = jax.value_and_grad(loss)(state.model)
-    state, metrics = sequences.descend(config, state, grads)
-    return state, metrics | {"action_error": error}
+def update(config: DTConfig, state: State, batch: Window, key: PRNG) -> tuple[State, Metrics]:
+    """One clipped AdamW step."""
+    grads, metrics = sequences.gradient(partial(loss_fn, config), state.model, batch, key)
+    state, more = sequences.descend(config, state, grads)
+    return state, metrics | more
 
 
 def begin(config: DTConfig, spec: Spec, constants: Constants) -> Context:

@@ -25,6 +25,7 @@ histories are tried in one vmap.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -145,7 +146,7 @@ def loss_fn(
 
 def update(config: EDTConfig, state: State, batch: Window, key: PRNG) -> tuple[State, Metrics]:
     """One clipped AdamW step."""
-    grads, metrics = jax.grad(lambda m: loss_fn(config, m, batch, key), has_aux=True)(state.model)
+    grads, metrics = sequences.gradient(partial(loss_fn, config), state.model, batch, key)
     state, more = sequences.descend(config, state, grads)
     return state, metrics | more
 

@@ -3,7 +3,8 @@
 Losses: V by expectile regression on the smallest target Q, Q by the squared TD error on V, the policy
 by exp(advantage)-weighted likelihood (`ipd.value.learn`, Eqs. 1-6 of the IPD paper). `--algo iql` sets
 the plain square of the published method in place of the Huber loss, and no dropout. Departures from
-the public code: observations are normalised; everything else is its MuJoCo setting.
+the public code: observations are normalised, layers start as Equinox has them (there orthogonally);
+everything else is its MuJoCo setting.
 """
 
 from __future__ import annotations

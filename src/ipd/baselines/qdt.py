@@ -13,9 +13,9 @@ counted behind the last step of an episode, whether it terminated or was cut, as
 V and rewards are both in scaled rewards; ``return_scale`` divides only their sum. V is discounted while
 returns are not, as published, so it is mostly episodes below the best, and ends of episodes, that rise.
 
-Departures from the published code: V is that of the value stage (implicit Q-learning) where the paper
-has conservative Q-learning and averages Q over ten sampled actions; its reproduction offers both. Those
-of ``dt`` hold as well.
+Departures from the published code: V is that of IPD's value stage (implicit Q-learning with the
+Huber-expectile loss) where the paper has conservative Q-learning and averages Q over ten sampled
+actions; its reproduction offers that and implicit Q-learning. Those of ``dt`` hold as well.
 """
 
 from __future__ import annotations

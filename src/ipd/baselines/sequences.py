@@ -6,6 +6,7 @@ A baseline of this family is built as
     window = windows(logged, draw_rows(config, logged, key), config.context_len)
     trunk = TokenTransformer(config, spec, (1, obs, act), key)   # sizes of the streams, in token order
     hidden = trunk((returns, observations, actions), timesteps, present)   # (context, streams, width)
+    grads, metrics = gradient(loss, model, window, key)
     state = fresh(config, model); state, norm = descend(config, state, grads)
     memory = empty(config, spec, first_return); memory = push(memory, observation, to_go)
     memory = chosen(memory, action)
@@ -20,6 +21,7 @@ steps, as in use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -36,6 +38,10 @@ from ipd.maths.returns import reward_to_go
 from ipd.nn.mlp import PRNG
 from ipd.nn.transformer import Transformer
 from ipd.types import Metrics, Spec
+
+WINDOWS_AT_ONCE = 8
+"""On a CPU; what the backward pass needs of more of them is too much for the cache, and takes up to twice
+as long to bring back from memory."""
 
 
 class Logged(NamedTuple):
@@ -193,6 +199,37 @@ def fresh(config: SequenceConfig, model: Any) -> State:
     """State of an untrained model."""
     acting = jax.tree.map(jnp.copy, model)
     return State(model, acting, optimiser(config).init(model), jnp.asarray(0))
+
+
+def gradient(
+    loss_fn: Callable[[Any, Window, PRNG], tuple[Float[Array, ""], Metrics]],
+    model: Any,
+    batch: Window,
+    key: PRNG,
+) -> tuple[Any, Metrics]:
+    """Gradient and metrics of a loss that, like each of its metrics, is a mean over the steps present.
+
+    On a CPU summed over a few windows at a time, each part weighing as many steps as it has.
+    """
+    total = batch.present.shape[0]
+    fits = jax.default_backend() == "cpu" and total % WINDOWS_AT_ONCE == 0
+    size = WINDOWS_AT_ONCE if fits else total
+    parts = jax.tree.map(lambda leaf: leaf.reshape(total // size, size, *leaf.shape[1:]), batch)
+    shares = parts.present.sum((1, 2)) / batch.present.sum()
+    keys = jax.random.split(key, total // size)
+
+    def of(part: Window, key: PRNG) -> tuple[Any, Metrics]:
+        found: tuple[Any, Metrics] = jax.grad(lambda m: loss_fn(m, part, key), has_aux=True)(model)
+        return found
+
+    def add(sums: Any, each: tuple[Window, Array, PRNG]) -> tuple[Any, None]:
+        part, share, key = each
+        return jax.tree.map(lambda total, new: total + share * new, sums, of(part, key)), None
+
+    shapes = jax.eval_shape(of, jax.tree.map(lambda leaf: leaf[0], parts), keys[0])
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    sums: tuple[Any, Metrics] = jax.lax.scan(add, nothing, (parts, shares, keys))[0]
+    return sums
 
 
 def descend(config: SequenceConfig, state: State, grads: Any) -> tuple[State, Metrics]:
