@@ -122,9 +122,10 @@ def test_losses_are_those_of_a_plain_loop() -> None:
     """Term by term over the steps present; alpha is a constant of the network's loss."""
     batch = window(1, batch=3, missing=1)
     model, key, alpha = network(), jax.random.key(0), jnp.asarray(0.3)
-    loss, metrics = jax.jit(lambda m: reinformer.loss_fn(CONFIG, m, alpha, batch, key))(model)
+    size = reinformer.mean_size(batch)
+    loss, metrics = jax.jit(lambda m: reinformer.loss_fn(CONFIG, m, alpha, size, batch, key))(model)
     said = jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda w: model(w)))(batch))
-    size = np.abs(np.asarray(batch.returns))[:, 1:].mean()
+    np.testing.assert_allclose(size, np.abs(np.asarray(batch.returns))[:, 1:].mean(), rtol=1e-5)
     wrong, density, entropy = [], [], []
     for row in range(3):
         for t in range(1, CONTEXT):

@@ -126,21 +126,29 @@ def draw(config: ReinformerConfig, data: Logged, key: PRNG) -> Window:
     return sequences.windows(data, sequences.draw_rows(config, data, key), config.context_len)
 
 
+def mean_size(batch: Window) -> Float[Array, ""]:
+    """Mean size of the returns-to-go of a batch."""
+    return jnp.where(batch.present, jnp.abs(batch.returns), 0.0).sum() / batch.present.sum() + 1e-6
+
+
 def loss_fn(
     config: ReinformerConfig,
     model: MaxReturnTransformer,
     temperature: Float[Array, ""],
+    size: Float[Array, ""],
     batch: Window,
     key: PRNG,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Return and action losses at a fixed temperature; ``entropy`` among the metrics feeds the latter's."""
+    """Return and action losses at a fixed temperature; ``entropy`` among the metrics feeds the latter's.
+
+    Errors of the return are divided by ``size`` (``mean_size``).
+    """
     keys = jax.random.split(key, batch.returns.shape[0])
     said = jax.vmap(lambda window, k: model(window, config.dropout, k))(batch, keys)
 
     def mean(each: Float[Array, "batch context"]) -> Float[Array, ""]:
         return jnp.where(batch.present, each, 0.0).sum() / batch.present.sum()
 
-    size = mean(jnp.abs(batch.returns)) + 1e-6
     likelihood = jax.vmap(jax.vmap(gaussian_log_prob))(batch.actions, said.mean, said.log_std)
     entropy = mean((said.log_std + 0.5 * jnp.log(2.0 * jnp.pi * jnp.e)).sum(-1))
     metrics = {
@@ -156,8 +164,9 @@ def loss_fn(
 def update(config: ReinformerConfig, state: State, batch: Window, key: PRNG) -> tuple[State, Metrics]:
     """One clipped LAMB step of the network, then one Adam step of the temperature."""
     temperature = jnp.exp(state.log_temperature)
-    grads, metrics = jax.grad(lambda m: loss_fn(config, m, temperature, batch, key), has_aux=True)(
-        state.model
+    size = mean_size(batch)
+    grads, metrics = sequences.gradient(
+        lambda model, part, key: loss_fn(config, model, temperature, size, part, key), state.model, batch, key
     )
     steps, optimiser = _optimiser(config).update(grads, state.optimiser, state.model)
     model = optax.apply_updates(state.model, steps)
