@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reinformer.learning_rate": 1e-3,
         # qt
         "qt.steps": 20_000,
-        # those that act with averaged weights and know a step by its place in the window do so in `cpu`
+        # averages, embeddings and the bound are those of `cpu`, where they were measured
         **_each(("dt", "qdt", "edt", "reinformer", "qt"), average=0.999),
         **_each(("dt", "qdt", "edt"), time="window"),
         "reinformer.bounded": True,

@@ -175,7 +175,7 @@ def test_gradient_of_parts_is_that_of_the_whole_batch(
     found, told = jax.jit(gradient)(trunk, batch, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
     assert told["mean"] == pytest.approx(float(metrics["mean"]), rel=1e-5)
-    # read at once, the mean of the parts' shares would be that of the batch: this one weighs by steps
+    # no mean over the steps present, so that the parts' weights show
     assert told["steps"] > float(metrics["steps"]) + 0.01
     monkeypatch.setattr(sequences, "WINDOWS_AT_ONCE", 7)
     whole, _ = jax.jit(lambda *each: gradient(*each))(trunk, batch, key)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 from ipd.baseline_config import DTConfig
 from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
-from ipd.baselines.sequences import Context, Logged, State, TokenTransformer, Window
+from ipd.baselines.sequences import Context, Logged, State, TokenTransformer, Window, step_mean
 from ipd.nn.mlp import PRNG
 from ipd.types import Metrics, Spec
 
@@ -72,8 +72,7 @@ def loss_fn(
     """Mean of (pi - a)^2 over the steps present."""
     keys = jax.random.split(key, batch.returns.shape[0])
     predicted = jax.vmap(lambda window, k: policy(window, config.dropout, k))(batch, keys)
-    errors = ((predicted - batch.actions) ** 2).mean(-1)
-    error = jnp.where(batch.present, errors, 0.0).sum() / batch.present.sum()
+    error = step_mean(batch, ((predicted - batch.actions) ** 2).mean(-1))
     return error, {"action_error": error}
 
 

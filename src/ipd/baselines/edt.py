@@ -37,7 +37,7 @@ from jaxtyping import Array, Float, Int
 from ipd.baseline_config import EDTConfig
 from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
-from ipd.baselines.sequences import Context, Logged, State, TokenTransformer, Window
+from ipd.baselines.sequences import Context, Logged, State, TokenTransformer, Window, step_mean
 from ipd.maths.losses import expectile_loss
 from ipd.nn.mlp import PRNG
 from ipd.types import Metrics, Spec
@@ -126,8 +126,7 @@ def loss_fn(
     seen = batch._replace(returns=from_bin(bins, config.num_bins))
     said = jax.vmap(lambda window, k: model(window, config.dropout, k))(seen, keys)
 
-    def mean(each: Float[Array, "batch context"]) -> Float[Array, ""]:
-        return jnp.where(batch.present, each, 0.0).sum() / batch.present.sum()
+    mean = partial(step_mean, batch)
 
     metrics = {
         "action_error": mean(((said.actions - batch.actions) ** 2).mean(-1)),

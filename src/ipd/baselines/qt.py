@@ -40,7 +40,7 @@ from jaxtyping import Array, Float
 from ipd.baseline_config import QTConfig
 from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
-from ipd.baselines.sequences import Context, Logged, TokenTransformer, Window
+from ipd.baselines.sequences import Context, Logged, TokenTransformer, Window, step_mean
 from ipd.maths.returns import reward_to_go
 from ipd.nn.mlp import PRNG
 from ipd.types import Metrics, Spec
@@ -126,10 +126,6 @@ def draw(config: QTConfig, data: Logged, key: PRNG) -> Batch:
     )
 
 
-def _mean(window: Window, each: Float[Array, "batch context"]) -> Float[Array, ""]:
-    return jnp.where(window.present, each, 0.0).sum() / window.present.sum()
-
-
 def critic_targets(
     config: QTConfig, target_policy: Policy, target_critics: Critics, batch: Batch
 ) -> Float[Array, "batch context"]:
@@ -154,19 +150,19 @@ def policy_loss(
     keys = jax.random.split(dropout, window.returns.shape[0])
     actions, following = jax.vmap(lambda w, k: policy(w, config.dropout, k))(window, keys)
 
-    action_error = _mean(window, ((actions - window.actions) ** 2).mean(-1))
-    observation_error = _mean(window, ((following - window.next_observations) ** 2).mean(-1))
+    action_error = step_mean(window, ((actions - window.actions) ** 2).mean(-1))
+    observation_error = step_mean(window, ((following - window.next_observations) ** 2).mean(-1))
     q = jax.vmap(jax.vmap(critics))(window.observations, actions)
     first = jax.random.bernoulli(coin).astype(int)
-    scale = jax.lax.stop_gradient(_mean(window, jnp.abs(q[..., 1 - first]))) + 1e-6
-    loss = action_error + observation_error - config.q_weight * _mean(window, q[..., first]) / scale
+    scale = jax.lax.stop_gradient(step_mean(window, jnp.abs(q[..., 1 - first]))) + 1e-6
+    loss = action_error + observation_error - config.q_weight * step_mean(window, q[..., first]) / scale
     logged_q = jax.vmap(jax.vmap(critics))(window.observations, window.actions)
     metrics = {
         "policy_loss": loss,
         "action_error": action_error,
         "observation_error": observation_error,
-        "q_gain": _mean(window, q.min(-1) - logged_q.min(-1)),
-        "q_mean": _mean(window, logged_q.mean(-1)),
+        "q_gain": step_mean(window, q.min(-1) - logged_q.min(-1)),
+        "q_mean": step_mean(window, logged_q.mean(-1)),
     }
     return loss, metrics
 
@@ -178,7 +174,7 @@ def update(config: QTConfig, state: State, batch: Batch, key: PRNG) -> tuple[Sta
 
     def critics_loss(critics: Critics) -> Array:
         q = jax.vmap(jax.vmap(critics))(window.observations, window.actions)
-        return _mean(window, ((q - targets[..., None]) ** 2).sum(-1))
+        return step_mean(window, ((q - targets[..., None]) ** 2).sum(-1))
 
     critic_loss, grads = jax.value_and_grad(critics_loss)(state.critics)
     steps, critics_optimiser = _critics_optimiser(config).update(grads, state.critics_optimiser)

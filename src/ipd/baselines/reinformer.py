@@ -24,6 +24,7 @@ is masked; the standard deviation is kept between e^-5 and e^2.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -35,7 +36,7 @@ from jaxtyping import Array, Float, Int
 from ipd.baseline_config import ReinformerConfig
 from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
-from ipd.baselines.sequences import Context, Logged, TokenTransformer, Window
+from ipd.baselines.sequences import Context, Logged, TokenTransformer, Window, step_mean
 from ipd.maths.losses import expectile_loss, gaussian_log_prob
 from ipd.nn.mlp import PRNG
 from ipd.types import Metrics, Spec
@@ -128,7 +129,7 @@ def draw(config: ReinformerConfig, data: Logged, key: PRNG) -> Window:
 
 def mean_size(batch: Window) -> Float[Array, ""]:
     """Mean size of the returns-to-go of a batch."""
-    return jnp.where(batch.present, jnp.abs(batch.returns), 0.0).sum() / batch.present.sum() + 1e-6
+    return step_mean(batch, jnp.abs(batch.returns)) + 1e-6
 
 
 def loss_fn(
@@ -146,8 +147,7 @@ def loss_fn(
     keys = jax.random.split(key, batch.returns.shape[0])
     said = jax.vmap(lambda window, k: model(window, config.dropout, k))(batch, keys)
 
-    def mean(each: Float[Array, "batch context"]) -> Float[Array, ""]:
-        return jnp.where(batch.present, each, 0.0).sum() / batch.present.sum()
+    mean = partial(step_mean, batch)
 
     likelihood = jax.vmap(jax.vmap(gaussian_log_prob))(batch.actions, said.mean, said.log_std)
     entropy = mean((said.log_std + 0.5 * jnp.log(2.0 * jnp.pi * jnp.e)).sum(-1))

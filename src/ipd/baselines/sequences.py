@@ -117,6 +117,11 @@ def windows(logged: Logged, rows: Int[Array, "batch"], context: int) -> Window:
     )
 
 
+def step_mean(window: Window, each: Float[Array, "*batch context"]) -> Float[Array, ""]:
+    """Mean over the steps present, of all windows together."""
+    return jnp.where(window.present, each, 0.0).sum() / window.present.sum()
+
+
 class TokenTransformer(eqx.Module):
     """A causal Transformer over the interleaved tokens of several streams.
 
