@@ -143,6 +143,9 @@ class PolicyConfig:
     """alpha of Eq. 26, on Q divided by its mean size."""
     advantage_weight: float = 0.0
     """Inverse temperature of exp(advantage) weights on the cloning term; 0 is Eq. 26."""
+    trace: float = 0.0
+    """Advantages in those weights: 0 takes Q - V; lambda sums the TD errors of V along the steps that
+    followed, each (discount * lambda) of the one before, in standard deviations."""
     mix: float = 0.5
     """Share of training windows that end in an imagined segment."""
     replace: bool = False

@@ -27,7 +27,8 @@ PRESETS: dict[str, Overrides] = {
         "refit.steps": 75_000,
         "policy.steps": 50_000,
         "policy.context_len": 2,
-        "policy.advantage_weight": 3.0,
+        "policy.advantage_weight": 5.0,
+        "policy.trace": 0.8,
         "policy.average": 0.999,
         "policy.time": "window",
         "policy.q_weight": 1.0,
@@ -51,7 +52,8 @@ PRESETS: dict[str, Overrides] = {
         "policy.width": 64,
         "policy.context_len": 2,
         "policy.batch_size": 128,
-        "policy.advantage_weight": 3.0,
+        "policy.advantage_weight": 5.0,
+        "policy.trace": 0.8,
         "policy.average": 0.999,
         "policy.time": "window",
         "policy.q_weight": 1.0,
@@ -222,7 +224,8 @@ def problems(config: Config) -> list[str]:
     """What cannot be meant in `config`, one line each: numbers out of range, sizes that do not fit."""
     found, paper = [], Config()
     may_be_zero = {"refit.steps", "evaluate.rerank", "evaluate.episodes", "evaluate.snapshots"}
-    shares = {"world": ("held_out", "threshold_quantile"), "policy": ("mix", "shorten", "dropout", "average"),
+    shares = {"world": ("held_out", "threshold_quantile"),
+              "policy": ("mix", "shorten", "dropout", "average", "trace"),
               "value": ("expectile", "huber_quantile", "discount", "dropout", "polyak"),
               "refit": ("share",), "cloning": ("best_share",), "mobile": ("real_share",),
               "edt": ("expectile", "top_share"), "reinformer": ("expectile",),

@@ -82,6 +82,33 @@ def test_weights_are_one_or_grow_with_the_advantage(steps: Steps) -> None:
     np.testing.assert_allclose(weighted.imagined.weights, expected, rtol=1e-3)
 
 
+def plain_trace(steps: Steps, ends: list[int], decay: float) -> np.ndarray:
+    """Sum of the TD errors that follow, by a double loop; ``ends`` are the last rows of the stretches."""
+    now, behind = np.asarray(value(steps.observations)), np.asarray(value(steps.next_observations))
+    errors = np.asarray(steps.rewards) + GAMMA * behind * (1 - np.asarray(steps.terminated)) - now
+    out = np.zeros(len(errors))
+    for row in range(len(errors)):
+        end = min(end for end in [*ends, len(errors) - 1] if end >= row)
+        out[row] = sum((GAMMA * decay) ** (k - row) * errors[k] for k in range(row, end + 1))
+    return out
+
+
+def test_traced_weights_hear_what_followed_and_stop_where_a_stretch_does(steps: Steps) -> None:
+    config = PolicyConfig(advantage_weight=0.5, trace=0.8)
+    ending = segments()._replace(terminated=jnp.zeros((3, 4)).at[2, 1].set(1.0))
+    data, _ = enrich(config, steps, STARTS, ending, SOURCE, value, q, GAMMA)
+    found = plain_trace(steps, [39, 96], 0.8)
+    expected = np.minimum(np.exp(0.5 * (found - found.mean()) / found.std()), 100.0)
+    np.testing.assert_allclose(data.logged.weights, expected, rtol=1e-3)
+    flat = Steps(
+        *(np.asarray(x).reshape(12, *x.shape[2:]) for x in (getattr(ending, n) for n in Steps._fields))
+    )
+    # the second has one valid step, the third two: what lies behind is no part of them
+    dreamt = plain_trace(flat, [3, 4, 9, 11], 0.8)
+    expected = np.minimum(np.exp(0.5 * (dreamt - found.mean()) / found.std()), 100.0).reshape(3, 4)
+    np.testing.assert_allclose(data.imagined.weights, expected * np.asarray(ending.valid), rtol=1e-3)
+
+
 def test_replaced_steps_are_no_targets(steps: Steps) -> None:
     data, _ = enrich(PolicyConfig(replace=True), steps, STARTS, segments(), SOURCE, value, q, GAMMA)
     replaced = {12, 13, 14, 15, 50, 60, 61}

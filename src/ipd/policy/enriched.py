@@ -93,21 +93,41 @@ def logged_prompts(
     return chosen / std, std
 
 
-def cloning_weights(
+def advantages(
     config: PolicyConfig,
-    observations: Float[np.ndarray, "rows obs"],
-    actions: Float[np.ndarray, "rows act"],
+    steps: Steps,
+    last: Bool[np.ndarray, "rows"],
     value: ValueFn,
     q: QFn,
+    discount: float,
 ) -> Float[np.ndarray, "rows"]:
-    """1 for every row (Eq. 26), or min(exp(advantage_weight (Q - V)), cap)."""
+    """Q - V, or with ``trace`` lambda the sum over k of (gamma lambda)^k (r + gamma V' - V) at k steps on.
+
+    The sum (generalized advantage estimation, Schulman et al. 2016) ends with the stretch that ``last`` ends.
+    It hears the rewards that followed, not the critic alone: of what Q promises, it keeps what came true.
+    """
+    states, actions = np.asarray(steps.observations), np.asarray(steps.actions)
+    if not config.trace:
+        return batched(lambda s, a: q(s, a) - value(s), states, actions)
+    behind = batched(value, np.asarray(steps.next_observations)) * (1.0 - np.asarray(steps.terminated))
+    errors = np.asarray(steps.rewards) + discount * behind - batched(value, states)
+    summed = jax.jit(reward_to_go, static_argnums=3)
+    return np.asarray(summed(errors, last, np.zeros_like(errors), discount * config.trace))
+
+
+def cloning_weights(
+    config: PolicyConfig, found: Float[np.ndarray, "rows"], logged: Float[np.ndarray, "steps"]
+) -> Float[np.ndarray, "rows"]:
+    """1 for every row (Eq. 26), or min(exp(advantage_weight A), cap) for the advantages ``found``.
+
+    With ``trace`` they are measured in standard deviations from the mean of the ``logged`` ones: sums over
+    many steps have another size than Q - V, in every task a different one.
+    """
     if config.advantage_weight == 0.0:
-        return np.ones(len(observations), np.float32)
-    return batched(
-        lambda s, a: advantage_weight(q(s, a) - value(s), config.advantage_weight, MAX_WEIGHT),
-        observations,
-        actions,
-    )
+        return np.ones(len(found), np.float32)
+    if config.trace:
+        found = (found - logged.mean()) / (logged.std() + 1e-6)
+    return np.asarray(advantage_weight(jnp.asarray(found), config.advantage_weight, MAX_WEIGHT))
 
 
 def replaced_rows(
@@ -135,7 +155,8 @@ def enrich(
     last = np.zeros(len(steps.rewards), bool)
     last[np.asarray(starts[1:]) - 1] = True
     prompts, std = logged_prompts(config, steps, last, value, discount)
-    weights = cloning_weights(config, np.asarray(steps.observations), np.asarray(steps.actions), value, q)
+    found = advantages(config, steps, last, value, q, discount)
+    weights = cloning_weights(config, found, found)
     episode_start = np.repeat(starts[:-1], lengths)
     if segments is None or not len(source):
         segments, source = _no_segments(steps), np.zeros(1, np.int64)
@@ -144,12 +165,14 @@ def enrich(
         count = len(source)
         if config.replace:
             weights = np.where(replaced_rows(segments, source, len(weights)), 0.0, weights)
-    flat = np.asarray(segments.observations).reshape(-1, segments.observations.shape[-1])
-    flat_actions = np.asarray(segments.actions).reshape(-1, segments.actions.shape[-1])
     shape = segments.valid.shape
+    dreamt = Steps(*(_rows(getattr(segments, name)) for name in Steps._fields))
     # an imagined step has no hindsight of its own: its prompt is V, as in use
-    imagined_prompts = batched(value, flat).reshape(shape) / std
-    imagined_weights = cloning_weights(config, flat, flat_actions, value, q).reshape(shape) * segments.valid
+    imagined_prompts = batched(value, np.asarray(dreamt.observations)).reshape(shape) / std
+    valid = np.asarray(segments.valid)
+    ends = valid & ~np.pad(valid[:, 1:], ((0, 0), (0, 1)))
+    dreamt_found = advantages(config, dreamt, ends.reshape(-1), value, q, discount)
+    imagined_weights = cloning_weights(config, dreamt_found, found).reshape(shape) * valid
     logged = Logged(
         jnp.asarray(steps.observations),
         jnp.asarray(steps.actions),
@@ -168,6 +191,11 @@ def enrich(
         jnp.asarray(count, jnp.int32),
     )
     return Data(logged, imagined), std
+
+
+def _rows(leaf: Array) -> Array:
+    """Segments one after another, one row a step."""
+    return jnp.reshape(leaf, (-1, *leaf.shape[2:]))
 
 
 def _no_segments(steps: Steps) -> Segment:
