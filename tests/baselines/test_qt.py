@@ -63,11 +63,13 @@ def prepared() -> tuple[Logged, Constants]:
 def fresh() -> State:
     """Every network of the state differs from every other; actions depend strongly on the return."""
     blank = filled(lambda key: qt.init(CONFIG, SPEC, key), 0, 0.0)
-    nets = [filled(lambda key: qt.init(CONFIG, SPEC, key), seed) for seed in (1, 2)]
+    nets = [filled(lambda key: qt.init(CONFIG, SPEC, key), seed) for seed in (1, 2, 3)]
     weight = lambda policy: policy.trunk.embed[0].weight  # noqa: E731
-    policy, average = (eqx.tree_at(weight, net.target_policy, 30 * weight(net.target_policy)) for net in nets)
+    policy, average, acting = (
+        eqx.tree_at(weight, net.target_policy, 30 * weight(net.target_policy)) for net in nets
+    )
     return blank._replace(
-        policy=blank.policy._replace(model=policy, acting=policy),
+        policy=blank.policy._replace(model=policy, acting=acting),
         target_policy=average,
         critics=nets[0].critics,
         target_critics=nets[1].critics,

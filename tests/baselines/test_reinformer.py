@@ -173,7 +173,7 @@ def test_network_learns_by_lamb_with_warm_up() -> None:
 def test_use_is_two_passes_with_the_predicted_return_in_the_context(bounded: bool) -> None:
     """The actions are those of a loop over ever longer lists that are cut to the context."""
     model = network()
-    state = fresh()._replace(acting=model)
+    state = fresh()._replace(model=None, acting=model)
     random = np.random.default_rng(6)  # predictions that fall, rise and fall
     seen = random.normal(size=(7, 5)).astype(np.float32)
     config = dataclasses.replace(CONFIG, bounded=bounded)

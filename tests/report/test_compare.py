@@ -229,7 +229,7 @@ def test_few_seeds_have_no_interval_over_runs(tmp_path: Path) -> None:
         if "DT (1); each from at least 1 data set, 2" in text
     )
     assert doubt == "open"
-    assert compare_page.verdict(three) == "IPD leads 2 methods: 51.0, before DT's 1.0"
+    assert compare_page.verdict(three) == "IPD leads 1 other method: 51.0, before DT's 1.0"
     assert compare_page.checks(three)[0] == (
         "yes",
         "a run of IPD is better with a probability of at least 0.75: than DT (1); "

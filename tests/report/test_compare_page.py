@@ -13,7 +13,7 @@ from report.test_browser import measured
 from report.test_page import Outline
 
 from ipd.cli import main
-from ipd.report import compare, compare_page, compare_tables, published
+from ipd.report import compare, compare_figures, compare_page, compare_tables, published
 from ipd.report.compare import Comparison
 from ipd.report.compare_read import Dataset
 
@@ -199,7 +199,7 @@ def test_the_headline_minds_the_interval(tmp_path: Path) -> None:
     write_small_run(tmp_path / "ipd", {0: [40.0], 1: [60.0], 2: [50.0]})
     write_small_run(tmp_path / "dt", {0: [30.0], 1: [59.0], 2: [44.5]}, "dt")
     said = compare_page.verdict(compare.load([tmp_path], tmp_path))
-    assert said == "IPD and DT lead 2 methods, not told apart: 50.0 and 44.5"
+    assert said == "IPD is number 1 of 2 methods, not told apart from DT: 50.0, then DT's 44.5"
     write_small_run(tmp_path / "cql", {0: [39.0], 1: [58.0], 2: [58.5]}, "cql")
     said = compare_page.verdict(compare.load([tmp_path], tmp_path))
     assert said == "IPD is number 2 of 3 methods, not told apart from CQL: 50.0 and 51.8"
@@ -209,6 +209,21 @@ def test_the_headline_minds_the_interval(tmp_path: Path) -> None:
     states = dict(compare_page.checks(found)[:2])
     assert "than IQL (0); each from at least 1 data set, 3 seeds a side" in states["no"]
     assert "not told apart" in states["open"] and "DT (" in states["open"] and "CQL (" in states["open"]
+
+
+def test_ipd_does_not_lead_while_a_method_that_lacks_a_set_is_its_equal(tmp_path: Path) -> None:
+    both = ("bundled:hopper-medium-replay", "files/walker2d-medium-replay.hdf5")
+    for algo, least, sets in (("ipd", 50.0, both), ("dt", 49.0, both[:1]), ("iql", 10.0, both)):
+        for place, data in enumerate(sets):
+            scores = {seed: [least + 2 * seed] for seed in range(3)}
+            write_small_run(tmp_path / f"{algo}{place}", scores, algo, data)
+    found = compare.load([tmp_path], tmp_path)
+    said = compare_page.verdict(found)
+    assert said == "IPD is number 1 of 2 methods, not told apart from DT: 52.0, then IQL's 12.0"
+    chart = compare_figures.standings(found)
+    assert "Not run on every set: DT." in chart and "orange IPD" in chart and "green" not in chart
+    told = [text for state, text in compare_page.checks(found) if state == "open"]
+    assert any("intervals over so few seeds are too narrow" in text for text in told)
 
 
 def test_names_from_runs_cannot_become_markup(tmp_path: Path) -> None:

@@ -7,18 +7,24 @@ from pathlib import Path
 from typing import get_args
 
 import h5py
+import jax
 import numpy as np
 import pytest
 
 import ipd
+from ipd.baselines.material import Material
 from ipd.config import Algo, Config, sections, trimmed
 from ipd.data.sources import load
 from ipd.evaluation.scores import read_rows
 from ipd.presets import override, with_task
+from ipd.runs import learning
 from ipd.runs.algorithms import ALGORITHMS
+from ipd.runs.context import unstack
+from ipd.runs.modelling import world
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job, read_job
-from ipd.runs.stages import evaluate, execute
+from ipd.runs.stages import evaluate, execute, open_run
+from ipd.value.learn import value_fn
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +57,48 @@ def test_every_algorithm_has_a_row_and_settings() -> None:
             assert hasattr(module, part), f"{name} lacks {part}"
 
 
+def check_material(algo: str, run: Path, seen: list[Material]) -> None:
+    """What each seed's ``prepare`` was given, against the finished stages of that seed."""
+    made = open_run(run)
+    assert made.normaliser.reward_scale != 1.0
+    assert all(material.reward_scale == made.normaliser.reward_scale for material in seen)
+    needs = ALGORITHMS[algo].needs
+    assert len(seen) == (len(made.job.seeds) if needs else 1)
+    for row, material in enumerate(seen):
+        assert (material.values is not None, material.ensemble is not None) == (
+            "value" in needs,
+            "world" in needs,
+        )
+        if material.values is not None:
+            state = unstack(learning.value(made).state, row)
+            wanted = value_fn(state)(made.steps.observations)
+            np.testing.assert_allclose(material.values, wanted, rtol=1e-4, atol=1e-5)
+        if material.ensemble is not None:
+            wanted = unstack(world(made)[0].state.best, row)
+            jax.tree.map(np.testing.assert_array_equal, material.ensemble, wanted)
+            assert material.rule is not None
+            assert made.steps.terminated.any() and not made.steps.terminated.all()
+            ended = np.asarray(jax.vmap(material.rule)(made.steps.next_observations), bool)
+            np.testing.assert_array_equal(ended, made.steps.terminated > 0)
+
+
+def test_iql_is_the_published_one_whatever_the_preset() -> None:
+    for preset in ("paper", "default", "cpu"):
+        mine, published = with_task(preset, None).value, with_task(preset, None, algo="iql").value
+        assert (published.huber_quantile, published.dropout) == (1.0, 0.0)
+        assert dataclasses.replace(published, huber_quantile=0.96, dropout=0.01) == mine
+
+
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_baseline_from_data_to_action(algo: Algo, small: Path, tmp_path: Path) -> None:
+def test_baseline_from_data_to_action(
+    algo: Algo, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = Job(str(small), "Hopper-v4", (0, 3), tiny(algo))
+    module, seen = ALGORITHMS[algo].module, []
+    prepare = module.prepare
+    monkeypatch.setattr(module, "prepare", lambda config, made: seen.append(made) or prepare(config, made))
     page = execute(tmp_path / "run", job, Progress(quiet=True))
+    check_material(algo, tmp_path / "run", seen)
     assert read_job(tmp_path / "run") == job
     rows = read_rows(tmp_path / "run" / "evaluations.csv")
     assert [(row.policy, row.seed, row.step) for row in rows] == [

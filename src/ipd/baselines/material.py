@@ -32,7 +32,7 @@ class Material(NamedTuple):
     ensemble: Ensemble | None = None
     """The world model, likewise."""
     rule: jax.tree_util.Partial | None = None
-    """The task's own rule of termination for a batch of normalised next observations, or None."""
+    """The task's own rule of termination for one normalised next observation, or None."""
 
 
 def episode_start(starts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -21,7 +21,13 @@ FAMILIES = {
     "blue": ("iql", "cql", "rebrac"),
     "green": ("mobile",),
 }
-"""Colour of IPD, of cloning and sequence models, of actor-critics, of the model-based."""
+KINDS = {
+    "orange": "IPD",
+    "purple": "cloning and sequence models",
+    "blue": "actor-critics",
+    "green": "model-based",
+}
+"""What each colour stands for."""
 
 
 class Line(NamedTuple):
@@ -94,19 +100,23 @@ def _clipped(label: str, most: int = 34) -> str:
 
 def standings(comparison: Comparison) -> str:
     """IQM of every method over all data sets, the largest first."""
-    found = []
+    found, absent = [], []
     for standing in compare.standings(comparison):
-        if standing.iqm is not None:
+        if standing.iqm is None:
+            absent.append(compare.name_of(standing.algo))
+        else:
             runs = np.concatenate(compare.runs_of(comparison, standing.algo, compare.judged(comparison)))
             name, colour = compare.name_of(standing.algo), colour_of(standing.algo)
             found.append(Line(name, *standing.iqm, runs, np.array([]), colour))
     if len(found) < 2:
         return ""
+    used = [f"{colour} {kind}" for colour, kind in KINDS.items() if colour in {line.colour for line in found}]
     say = (
         "Look for intervals that do not touch. Large dot: interquartile mean over all runs; bar: its 95 % "
-        "interval, runs drawn anew within each data set; small dots: runs, one a seed and data set. Orange: "
-        "IPD; purple: cloning and sequence models; blue: actor-critics; green: model-based."
+        "interval, runs drawn anew within each data set; small dots: runs, one a seed and data set. "
+        f"Colours: {', '.join(used)}."
     )
+    say += f" Not run on every set: {', '.join(absent)}." if absent else ""
     return intervals(sorted(found, key=lambda line: -line.mean), "normalised score, last evaluation", say)
 
 

@@ -16,6 +16,7 @@ from ipd.report.parts import Section, grid, html_table, missing
 from ipd.report.statistics import Interval
 
 MOST_SAID = 3
+MANY_SEEDS = 5
 BETTER = 0.75
 """Probability of improvement from which one speaks of an improvement."""
 
@@ -42,10 +43,12 @@ def render(comparison: Comparison) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """The headline: where IPD stands among the methods, by IQM."""
-    ranked = sorted(
-        ((s.iqm.point, s.algo) for s in compare.standings(comparison) if s.iqm is not None), reverse=True
-    )
+    """The headline: where IPD stands among the methods, by IQM.
+
+    It leads only where it is told apart from every other method, those with missing data sets too.
+    """
+    found = compare.standings(comparison)
+    ranked = sorted(((s.iqm.point, s.algo) for s in found if s.iqm is not None), reverse=True)
     order = [algo for _, algo in ranked]
     if not comparison.algos:
         return f"Variants only, on {_sets(comparison.datasets)}: nothing to rank"
@@ -65,9 +68,12 @@ def verdict(comparison: Comparison) -> str:
         return f"{number}: {ours}, behind {name}'s {theirs}"
     if place:
         return f"{number}, not told apart from {name}: {ours} and {theirs}"
-    if chance.low > 0.5:
-        return f"IPD leads {len(order)} methods: {ours}, before {name}'s {theirs}"
-    return f"IPD and {name} lead {len(order)} methods, not told apart: {ours} and {theirs}"
+    equals = [compare.name_of(s.algo) for s in found if s.improvement and not s.improvement.low > 0.5]
+    if equals:
+        more = f" and {len(equals) - MOST_SAID} more" if len(equals) > MOST_SAID else ""
+        told = f"not told apart from {', '.join(equals[:MOST_SAID])}{more}"
+        return f"{number}, {told}: {ours}, then {name}'s {theirs}"
+    return f"IPD leads {_count(len(order) - 1, 'other method')}: {ours}, before {name}'s {theirs}"
 
 
 def _sets(datasets: Sequence[Dataset]) -> str:
@@ -90,6 +96,10 @@ def checks(comparison: Comparison) -> list[tuple[str, str]]:
     state = "yes" if fewest >= ENOUGH_SEEDS else "no"
     seeds = _count(fewest, "seed")
     items += [(state, f"at least {seeds} of every method on every data set it was run on")] if fewest else []
+    if ENOUGH_SEEDS <= fewest < MANY_SEEDS:
+        items.append(
+            ("open", f"intervals over so few seeds are too narrow; {MANY_SEEDS} or more would tell more")
+        )
     holes = [
         f"{compare.name_of(algo)} on {dataset.name}"
         for dataset in compare.judged(comparison)
