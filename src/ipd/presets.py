@@ -132,6 +132,7 @@ ABLATIONS: dict[str, Overrides] = {
     "greedy": {"augment.num_plans": 1, "augment.plan_noise": 0.0},
     "hindsight": {"policy.prompt": "hindsight"},
     "max-prompt": {"policy.prompt": "max"},
+    "primal": {"world.uncertainty": "primal"},
     "dual": {"world.uncertainty": "dual"},
     "disagreement": {"world.uncertainty": "disagreement"},
 }

@@ -262,3 +262,11 @@ def test_third_of_the_reference_is_the_default_score() -> None:
     for share in (0.0, -0.5, 1.5, float("nan")):
         with pytest.raises(InputError, match=r"--share \S+: must be above 0 and at most 1"):
             settle(task("hopper"), "medium", share=share)
+    # a third of -150 would be harder than all of it
+    with pytest.raises(InputError, match=r"the expert return -150 is not above 0.*give --score"):
+        settle(task("hopper"), "medium", expert_return=-150.0)
+    assert settle(task("hopper"), "medium-expert", score=-300.0, expert_return=-150.0).goals[0][1] == -300.0
+    with pytest.raises(InputError, match="--score nan: must be a finite number"):
+        settle(task("hopper"), "medium", score=float("nan"))
+    with pytest.raises(InputError, match="--steps 1: medium-expert holds steps of 2 policies"):
+        settle(task("hopper"), "medium-expert", steps=1)

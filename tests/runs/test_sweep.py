@@ -80,7 +80,12 @@ def test_figures_and_ablations(official: Path) -> None:
     ablations = sweep.plan(SUITES["ablations"], "cpu", 3, 3, official).entries
     assert {entry.dataset for entry in ablations} == {f"{r}-medium-replay" for r in
                                                       ("hopper", "halfcheetah", "walker2d")}  # fmt: skip
-    assert ablations[0].variant.name == "ipd" and len(ablations) == 3 * (1 + len(suites.ABLATIONS))
+    # `cpu` has disagreement already, `paper` primal: a run of it would be `ipd` again
+    assert ablations[0].variant.name == "ipd" and len(ablations) == 3 * len(suites.ABLATIONS)
+    for preset, same in (("cpu", "disagreement"), ("paper", "primal")):
+        planned = sweep.plan(SUITES["ablations"].narrowed(HOPPER, ()), preset, 1, 1)
+        assert same not in {entry.variant.name for entry in planned.entries}
+        assert f"{same}: left out, preset {preset} is so already" in "; ".join(planned.remarks)
 
 
 def test_data_are_found_by_name_and_regenerated_sets_are_called_so(tmp_path: Path) -> None:
@@ -90,7 +95,8 @@ def test_data_are_found_by_name_and_regenerated_sets_are_called_so(tmp_path: Pat
     assert suites.find(SETS["hopper-medium"], tmp_path) is None
     plain, own = tmp_path / "hopper-medium-replay.hdf5", tmp_path / dataset.file
     plain.touch()
-    assert suites.find(dataset, tmp_path) == suites.Source(str(plain), "regenerated")
+    unreadable = f"{plain.name} cannot be read as a D4RL file"
+    assert suites.find(dataset, tmp_path) == suites.Source(str(plain), "regenerated", unreadable)
 
     def write(steps: int, **attributes: str) -> None:
         with h5py.File(own, "w") as file:
@@ -105,6 +111,10 @@ def test_data_are_found_by_name_and_regenerated_sets_are_called_so(tmp_path: Pat
     assert found.origin == "regenerated"
     write(402_000, recipe="medium-replay")  # `ipd collect` made it, whatever it is called
     assert suites.find(dataset, tmp_path) == suites.Source(str(own), "regenerated")
+    write(402_000, recipe="random")
+    found = suites.find(dataset, tmp_path)
+    assert found is not None and found.origin == "regenerated"
+    assert found.remark is not None and found.remark.endswith("collected with recipe random")
     write(402_000, note="by hand")
     assert suites.find(dataset, tmp_path) == suites.Source(str(own), "regenerated")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 from ipd.collect.sac import SACConfig
@@ -93,6 +94,9 @@ def settle(
                         ("updates-per-step", updates_per_step)):  # fmt: skip
         if value <= 0:
             raise InputError(f"--{name} {value}: must be above 0")
+    for name, stated in (("score", score), ("expert-return", expert_return)):
+        if stated is not None and not math.isfinite(stated):
+            raise InputError(f"--{name} {stated:g}: must be a finite number")
     if not 0 < share <= 1:
         raise InputError(f"--share {share:g}: must be above 0 and at most 1")
     if training_steps < environments:
@@ -105,11 +109,13 @@ def settle(
         raise InputError("--steps: medium-replay is as long as its training; limit it by --training-steps")
     goals: list[tuple[str, float]] = []
     if recipe.startswith("medium"):
-        goals.append(("medium", share * _expert(task, expert_return) if score is None else score))
+        goals.append(("medium", _share(task, share, expert_return) if score is None else score))
     if recipe.endswith("expert"):
         goals.append(("expert", _expert(task, expert_return)))
     if goals != sorted(goals, key=lambda goal: goal[1]):
         raise InputError(f"the medium score {goals[0][1]:g} is above the expert return {goals[1][1]:g}")
+    if steps is not None and steps < len(goals):
+        raise InputError(f"--steps {steps}: {recipe} holds steps of {len(goals)} policies")
     return Settings(
         task=task.id,
         recipe=recipe,
@@ -124,6 +130,16 @@ def settle(
         evaluation_episodes=evaluation_episodes,
         sac=sac,
     )
+
+
+def _share(task: Task, share: float, stated: float | None) -> float:
+    """``share`` of the expert return: a score on the way there only where that is above 0."""
+    expert = _expert(task, stated)
+    if expert <= 0:
+        raise InputError(
+            f"the expert return {expert:g} is not above 0, a share of it says nothing: give --score"
+        )
+    return share * expert
 
 
 def _expert(task: Task, stated: float | None) -> float:

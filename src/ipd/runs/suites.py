@@ -68,24 +68,28 @@ def find(dataset: DataSet, root: Path | None) -> Source | None:
     for name in (dataset.file, f"{dataset.name}.hdf5"):
         path = None if root is None else root.resolve() / name
         if path is not None and path.is_file():
-            official, remark = _inspect(path, dataset) if name == dataset.file else (False, None)
+            official, remark = _inspect(path, dataset)
+            official &= name == dataset.file
             return Source(str(path), "D4RL" if official else "regenerated", remark)
     bundled = importlib.resources.files("ipd.data") / "bundled" / f"{dataset.name}.hdf5"
     return Source(f"bundled:{dataset.name}", "regenerated") if bundled.is_file() else None
 
 
 def _inspect(path: Path, dataset: DataSet) -> tuple[bool, str | None]:
-    """Whether a file is what its official name says, and a remark where it is not as long as it should be."""
+    """Whether a file may be the official one, and a remark where it is not what its name says."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             steps, made = file["observations"].shape[0], any(name in file.attrs for name in MAKING)
+            recipe = str(file.attrs.get("recipe", ""))
     except (OSError, KeyError, AttributeError, IndexError):
-        return True, None  # the run that reads it says what is wrong, and where
+        return False, f"{path.name} cannot be read as a D4RL file"
+    if recipe and not dataset.name.endswith(f"-{recipe}"):
+        return False, f"{path.name} says that it was collected with recipe {recipe}"
     near = abs(steps - dataset.steps) <= 0.01 * dataset.steps
     told = f"{path.name} has {steps:,} steps, the official file {dataset.steps:,}"
-    return near and not made, None if made or near else told
+    return near and not made, None if made or near or path.name != dataset.file else told
 
 
 class Variant(NamedTuple):

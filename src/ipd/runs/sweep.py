@@ -107,7 +107,11 @@ def plan(suite: Suite, preset: str, seeds: int, group: int, root: Path | None = 
             remarks.append(f"{name}: no living task has D4RL's observations; trained, not evaluated")
         for each in groups:
             makers: dict[str, str] = {}
-            entries += [_entry(name, source, variant, preset, each, makers) for variant in suite.variants]
+            found = [_entry(name, source, variant, preset, each, makers) for variant in suite.variants]
+            same = [entry.variant.name for entry in found if _changes_nothing(entry, preset)]
+            entries += [entry for entry in found if entry.variant.name not in same]
+            told = f"{', '.join(same)}: left out, preset {preset} is so already"
+            remarks += [told] if same and told not in remarks else []
     if not entries:
         raise InputError("no data: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
     return Plan(tuple(entries), skipped, tuple(remarks))
@@ -129,6 +133,14 @@ def _entry(
     made = learned(config)
     stages = {stage: makers.setdefault(content, key) for stage, content in made.items()}
     return Entry(key, name, source.origin, variant, Job(source.path, env, seeds, config), stages)
+
+
+def _changes_nothing(entry: Entry, preset: str) -> bool:
+    """Whether an ablation gives just what the preset gives without it."""
+    job, variant = entry.job, entry.variant
+    plain = with_task(preset, job.task, job.data)
+    alone = variant.ablations and not variant.overrides
+    return bool(alone) and dataclasses.replace(job.config, preset=plain.preset) == plain
 
 
 def learned(config: Config) -> dict[str, str]:
