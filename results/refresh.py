@@ -17,7 +17,7 @@ from ipd.evaluation.tasks import task
 from ipd.report import compare
 from ipd.report.compare import Comparison
 from ipd.report.compare_read import Dataset
-from ipd.report.compare_tables import bounds, digits, estimate
+from ipd.report.compare_tables import DASH, bounds, digits, estimate
 from ipd.report.published import lookup
 from ipd.report.tables import METHODS
 
@@ -45,22 +45,29 @@ def scores(comparison: Comparison, tuned: Comparison) -> str:
     head = ["", *(each.name.removesuffix("-medium-replay") for each in sets)]
     head += ["IQM of two", "P(IPD better)", "IQM of all", "P(IPD better)"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    overall = [{each.algo: each for each in compare.standings(part)} for part in (tuned, comparison)]
     # "" is a method's main runs; it sorts before the names of variants
     rows = {(cell.algo, cell.label) for cell in comparison.cells}
     for algo, label in sorted(rows, key=lambda row: (comparison.found.index(row[0]), row[1])):
         cells = [_cell(comparison, each, algo, label) for each in sets]
-        for standings in overall:
-            standing = standings.get(algo) if not label else None
-            cells += [estimate(standing.iqm), estimate(standing.improvement, 2)] if standing else ["", ""]
+        for part in (tuned, comparison):
+            chosen = _as_main(part, algo, label)
+            standings = {each.algo: each for each in compare.standings(chosen)}
+            standing = standings.get(algo)
+            cells += [estimate(standing.iqm), estimate(standing.improvement, 2)] if standing else [DASH, DASH]
         lines.append(f"| {compare.name_of(algo, label)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _as_main(comparison: Comparison, algo: str, label: str) -> Comparison:
+    """The comparison with a method's variant in the place of its main runs."""
+    cells = [cell for cell in comparison.cells if cell.algo != algo or cell.label == label]
+    return comparison._replace(cells=[c._replace(label="") if c.algo == algo else c for c in cells])
 
 
 def _cell(comparison: Comparison, dataset: Dataset, algo: str, label: str) -> str:
     found = [cell for cell in comparison.of(dataset, algo) if cell.label == label]
     if not found:
-        return "–"
+        return DASH
     score = compare.score(found[0].last)
     return f"{digits(score.mean)} {bounds(score.low, score.high)}"
 
