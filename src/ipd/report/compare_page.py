@@ -38,8 +38,7 @@ def render(comparison: Comparison) -> str:
     """The page as HTML."""
     parts = [scores(comparison), profiles(comparison), variants(comparison), volume(comparison),
              prompts(comparison), runs(comparison)]  # fmt: skip
-    text = page.document(verdict(comparison), first_screen(comparison), parts)
-    return text.replace("95 %", "95\u00a0%")
+    return page.document(verdict(comparison), first_screen(comparison), parts)
 
 
 def verdict(comparison: Comparison) -> str:

@@ -46,7 +46,7 @@ def document(title: str, header: str, parts: Sequence[Section]) -> str:
         f"{part.body}</section>"
         for part in parts
     )
-    return (
+    text = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
@@ -54,3 +54,4 @@ def document(title: str, header: str, parts: Sequence[Section]) -> str:
         f'{header}\n<nav aria-label="Sections">{links}</nav>\n{body}\n'
         "</main>\n</body>\n</html>\n"
     )
+    return text.replace("95 %", "95\u00a0%")
