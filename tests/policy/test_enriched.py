@@ -96,6 +96,7 @@ def plain_trace(steps: Steps, ends: list[int], decay: float) -> np.ndarray:
 def test_traced_weights_hear_what_followed_and_stop_where_a_stretch_does(steps: Steps) -> None:
     config = PolicyConfig(advantage_weight=0.5, trace=0.8)
     ending = segments()._replace(terminated=jnp.zeros((3, 4)).at[2, 1].set(1.0))
+    ending = jax.tree.map(np.asarray, ending)  # as they are read from their file
     data, _ = enrich(config, steps, STARTS, ending, SOURCE, value, q, GAMMA)
     found = plain_trace(steps, [39, 96], 0.8)
     expected = np.minimum(np.exp(0.5 * (found - found.mean()) / found.std()), 100.0)

@@ -30,11 +30,12 @@ HOPPER = ("hopper-medium-replay",)
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    """A folder with every official file name, and nothing in the files."""
+    """A folder with every official file name; the files are as long as they should be, and hold nothing."""
     root = tmp_path / "data"
     root.mkdir()
     for dataset in SETS.values():
-        (root / dataset.file).touch()
+        with h5py.File(root / dataset.file, "w") as file:
+            file.create_dataset("observations", (dataset.steps, 1), np.float32, chunks=True)
     return root
 
 

@@ -166,7 +166,7 @@ def enrich(
         if config.replace:
             weights = np.where(replaced_rows(segments, source, len(weights)), 0.0, weights)
     shape = segments.valid.shape
-    dreamt = Steps(*(_rows(getattr(segments, name)) for name in Steps._fields))
+    dreamt = Steps(*(_rows(jnp.asarray(getattr(segments, name))) for name in Steps._fields))
     # an imagined step has no hindsight of its own: its prompt is V, as in use
     imagined_prompts = batched(value, np.asarray(dreamt.observations)).reshape(shape) / std
     valid = np.asarray(segments.valid)
