@@ -45,14 +45,14 @@ def scores(comparison: Comparison, tuned: Comparison) -> str:
     head = ["", *(each.name.removesuffix("-medium-replay") for each in sets)]
     head += ["IQM of two", "P(IPD better)", "IQM of all", "P(IPD better)"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    overall = [(part, compare.standings(part)) for part in (tuned, comparison)]
     # "" is a method's main runs; it sorts before the names of variants
     rows = {(cell.algo, cell.label) for cell in comparison.cells}
     for algo, label in sorted(rows, key=lambda row: (comparison.found.index(row[0]), row[1])):
         cells = [_cell(comparison, each, algo, label) for each in sets]
-        for part in (tuned, comparison):
-            chosen = _as_main(part, algo, label)
-            standings = {each.algo: each for each in compare.standings(chosen)}
-            standing = standings.get(algo)
+        for part, mains in overall:
+            found = compare.standings(_as_main(part, algo, label)) if label else mains
+            standing = next((each for each in found if each.algo == algo), None)
             cells += [estimate(standing.iqm), estimate(standing.improvement, 2)] if standing else [DASH, DASH]
         lines.append(f"| {compare.name_of(algo, label)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -86,7 +86,10 @@ def test_figures_and_ablations(official: Path) -> None:
     for preset, same in (("cpu", "disagreement"), ("paper", "primal")):
         planned = sweep.plan(SUITES["ablations"].narrowed(HOPPER, ()), preset, 1, 1)
         assert same not in {entry.variant.name for entry in planned.entries}
-        assert f"{same}: left out, preset {preset} is so already" in "; ".join(planned.remarks)
+        assert f"{same}: left out, equal to another run under preset {preset}" in "; ".join(planned.remarks)
+    # asked for alone, there is no other run that it equals
+    alone = sweep.plan(SUITES["ablations"].narrowed(HOPPER, ("disagreement",)), "cpu", 1, 1)
+    assert [entry.variant.name for entry in alone.entries] == ["disagreement"]
 
 
 def test_data_are_found_by_name_and_regenerated_sets_are_called_so(tmp_path: Path) -> None:

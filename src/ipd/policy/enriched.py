@@ -6,7 +6,7 @@ Everything here is computed once, before training; ``policy.learn`` only gathers
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,8 +105,11 @@ def advantages(
 
     The sum (generalized advantage estimation, Schulman et al. 2016) ends with the stretch that ``last`` ends.
     It hears the rewards that followed, not the critic alone: of what Q promises, it keeps what came true.
+    0 where no weight asks for them.
     """
     states, actions = np.asarray(steps.observations), np.asarray(steps.actions)
+    if not config.advantage_weight:
+        return np.zeros(len(states), np.float32)
     if not config.trace:
         return batched(lambda s, a: q(s, a) - value(s), states, actions)
     behind = batched(value, np.asarray(steps.next_observations)) * (1.0 - np.asarray(steps.terminated))
@@ -123,8 +126,6 @@ def cloning_weights(
     With ``trace`` they are measured in standard deviations from the mean of the ``logged`` ones: sums over
     many steps have another size than Q - V, in every task a different one.
     """
-    if config.advantage_weight == 0.0:
-        return np.ones(len(found), np.float32)
     if config.trace:
         found = (found - logged.mean()) / (logged.std() + 1e-6)
     return np.asarray(advantage_weight(jnp.asarray(found), config.advantage_weight, MAX_WEIGHT))
@@ -166,7 +167,7 @@ def enrich(
         if config.replace:
             weights = np.where(replaced_rows(segments, source, len(weights)), 0.0, weights)
     shape = segments.valid.shape
-    dreamt = Steps(*(_rows(jnp.asarray(getattr(segments, name))) for name in Steps._fields))
+    dreamt = Steps(*(_rows(getattr(segments, name)) for name in Steps._fields))
     # an imagined step has no hindsight of its own: its prompt is V, as in use
     imagined_prompts = batched(value, np.asarray(dreamt.observations)).reshape(shape) / std
     valid = np.asarray(segments.valid)
@@ -193,9 +194,9 @@ def enrich(
     return Data(logged, imagined), std
 
 
-def _rows(leaf: Array) -> Array:
-    """Segments one after another, one row a step."""
-    return jnp.reshape(leaf, (-1, *leaf.shape[2:]))
+def _rows(leaf: Any) -> Any:
+    """Segments one after another, one row a step, NumPy."""
+    return np.asarray(leaf).reshape(-1, *leaf.shape[2:])
 
 
 def _no_segments(steps: Steps) -> Segment:

@@ -16,18 +16,12 @@ from ipd.report.read import Floats
 from ipd.report.tables import Samples
 
 FAMILIES = {
-    "orange": ("ipd",),
-    "purple": ("bc", "dt", "qdt", "dd", "edt", "qt", "reinformer"),
-    "blue": ("iql", "cql", "rebrac"),
-    "green": ("mobile",),
+    "orange": ("IPD", ("ipd",)),
+    "purple": ("cloning and sequence models", ("bc", "dt", "qdt", "dd", "edt", "qt", "reinformer")),
+    "blue": ("actor-critics", ("iql", "cql", "rebrac")),
+    "green": ("model-based", ("mobile",)),
 }
-KINDS = {
-    "orange": "IPD",
-    "purple": "cloning and sequence models",
-    "blue": "actor-critics",
-    "green": "model-based",
-}
-"""What each colour stands for."""
+"""Colour -> what it stands for, and the methods of that kind."""
 
 
 class Line(NamedTuple):
@@ -45,7 +39,7 @@ class Line(NamedTuple):
 
 def colour_of(algo: str) -> str:
     """The same for a method in every figure."""
-    return next((colour for colour, algos in FAMILIES.items() if algo in algos), "gold")
+    return next((colour for colour, (_, algos) in FAMILIES.items() if algo in algos), "gold")
 
 
 def line_of(label: str, samples: Samples, colour: str) -> Line:
@@ -110,7 +104,8 @@ def standings(comparison: Comparison) -> str:
             found.append(Line(name, *standing.iqm, runs, np.array([]), colour))
     if len(found) < 2:
         return ""
-    used = [f"{colour} {kind}" for colour, kind in KINDS.items() if colour in {line.colour for line in found}]
+    seen = {line.colour for line in found}
+    used = [f"{colour} {kind}" for colour, (kind, _) in FAMILIES.items() if colour in seen]
     say = (
         "Look for intervals that do not touch. Large dot: interquartile mean over all runs; bar: its 95 % "
         "interval, runs drawn anew within each data set; small dots: runs, one a seed and data set. "

@@ -17,6 +17,7 @@ from ipd.report.statistics import Interval
 
 MOST_SAID = 3
 MANY_SEEDS = 5
+"""From so many on, intervals over runs go without a caution."""
 BETTER = 0.75
 """Probability of improvement from which one speaks of an improvement."""
 
@@ -59,7 +60,7 @@ def verdict(comparison: Comparison) -> str:
     place = order.index(compare.OURS)
     rival = order[int(not place)]  # the best of the others
     name, ours, theirs = compare.name_of(rival), digits(ranked[place][0]), digits(ranked[int(not place)][0])
-    chance = compare.improvement(comparison, rival, compare.judged(comparison))
+    (chance,) = (s.improvement for s in found if s.algo == rival and s.improvement)
     number = f"IPD is number {place + 1} of {len(order)} methods"
     if math.isnan(chance.low):
         return f"{number}, with too few seeds to tell them apart: {ours}, {name} {theirs}"

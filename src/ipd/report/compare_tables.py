@@ -33,7 +33,7 @@ LEGEND = (
     "Normalised scores (0 random, 100 expert): mean over seeds, 95 % interval with seeds drawn anew and "
     "episodes within them. A dash: not run, not printed, or too few seeds: one, or for the measures over "
     f"data sets fewer than {compare.ENOUGH_SEEDS}. Intervals over few seeds are too narrow: where every one "
-    "of three is above every one of three others, [1.00, 1.00] stands for one chance in twenty."
+    "of three is above every one of three others on a data set, [1.00, 1.00] has one chance in twenty."
 )
 
 

@@ -69,7 +69,6 @@ def find(dataset: DataSet, root: Path | None) -> Source | None:
         path = None if root is None else root.resolve() / name
         if path is not None and path.is_file():
             official, remark = _inspect(path, dataset)
-            official &= name == dataset.file
             return Source(str(path), "D4RL" if official else "regenerated", remark)
     bundled = importlib.resources.files("ipd.data") / "bundled" / f"{dataset.name}.hdf5"
     return Source(f"bundled:{dataset.name}", "regenerated") if bundled.is_file() else None
@@ -87,9 +86,9 @@ def _inspect(path: Path, dataset: DataSet) -> tuple[bool, str | None]:
         return False, f"{path.name} cannot be read as a D4RL file"
     if recipe and not dataset.name.endswith(f"-{recipe}"):
         return False, f"{path.name} says that it was collected with recipe {recipe}"
-    near = abs(steps - dataset.steps) <= 0.01 * dataset.steps
+    named, near = path.name == dataset.file, abs(steps - dataset.steps) <= 0.01 * dataset.steps
     told = f"{path.name} has {steps:,} steps, the official file {dataset.steps:,}"
-    return near and not made, None if made or near or path.name != dataset.file else told
+    return named and near and not made, told if named and not (made or near) else None
 
 
 class Variant(NamedTuple):

@@ -108,9 +108,9 @@ def plan(suite: Suite, preset: str, seeds: int, group: int, root: Path | None = 
         for each in groups:
             makers: dict[str, str] = {}
             found = [_entry(name, source, variant, preset, each, makers) for variant in suite.variants]
-            same = [entry.variant.name for entry in found if _changes_nothing(entry, preset)]
+            same = [entry.variant.name for entry in found if _makes_nothing(entry)]
             entries += [entry for entry in found if entry.variant.name not in same]
-            told = f"{', '.join(same)}: left out, preset {preset} is so already"
+            told = f"{', '.join(same)}: left out, equal to another run under preset {preset}"
             remarks += [told] if same and told not in remarks else []
     if not entries:
         raise InputError("no data: " + "; ".join(f"{name}: {why}" for name, why in skipped.items()))
@@ -135,12 +135,10 @@ def _entry(
     return Entry(key, name, source.origin, variant, Job(source.path, env, seeds, config), stages)
 
 
-def _changes_nothing(entry: Entry, preset: str) -> bool:
-    """Whether an ablation gives just what the preset gives without it."""
-    job, variant = entry.job, entry.variant
-    plain = with_task(preset, job.task, job.data)
-    alone = variant.ablations and not variant.overrides
-    return bool(alone) and dataclasses.replace(job.config, preset=plain.preset) == plain
+def _makes_nothing(entry: Entry) -> bool:
+    """Whether an ablation takes every stage over: under this preset it changes nothing."""
+    ablated = entry.variant.ablations and not entry.variant.overrides
+    return bool(ablated) and entry.key not in entry.stages.values()
 
 
 def learned(config: Config) -> dict[str, str]:
