@@ -108,6 +108,8 @@ class AugmentConfig:
     """Smallest distance in steps between two chosen states of one episode."""
     min_steps: int = 1
     """A segment shorter than this is dropped."""
+    uncertainty_penalty: float = 0.0
+    """Imagined rewards, as values and policy learn from them, are less this times the step's U."""
     batch_size: int = 4_096
     """Start states imagined at once."""
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -244,6 +245,9 @@ def problems(config: Config) -> list[str]:
         width, heads = getattr(section, "width", 1), getattr(section, "heads", 1)
         if heads >= 1 and width % heads:
             found.append(f"--{stage.name}.width {width}: no multiple of --{stage.name}.heads {heads}")
+    penalty = config.augment.uncertainty_penalty
+    if not 0 <= penalty < math.inf:
+        found.append(f"--augment.uncertainty_penalty {penalty:g}: must be at least 0")
     if config.qt.candidates < 2:
         found.append(f"--qt.candidates {config.qt.candidates}: must be at least 2")
     halvings = 2 ** (len(config.dd.multipliers) - 1)

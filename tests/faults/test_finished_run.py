@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,9 @@ from ipd.cli import main
 from ipd.evaluation.scores import read_rows
 from ipd.runs import checkpoint, files
 from ipd.runs.errors import InputError
+from ipd.runs.imagination import read_segments
 from ipd.runs.metrics import GLOSSARY
+from ipd.runs.stages import open_run
 
 from .conftest import OPTIONS
 
@@ -58,6 +61,21 @@ def test_augmented_file_is_in_logged_units(finished: Path, small: Path) -> None:
         assert (
             group["provenance/max_uncertainty"][()] >= group["provenance/mean_uncertainty"][()] - 1e-6
         ).all()
+
+
+def test_penalty_lowers_imagined_rewards_where_they_are_read(finished: Path) -> None:
+    run = open_run(finished, task=False)
+    with h5py.File(finished / "augmented.hdf5") as file:
+        rewards, uncertainty = file["seed-1/rewards"][()], file["seed-1/uncertainty"][()]
+    assert uncertainty.min() >= 0 and uncertainty.max() > 0
+    plain, _ = read_segments(run, 1)
+    np.testing.assert_allclose(plain.rewards[plain.valid], run.normaliser.reward_scale * rewards, rtol=1e-6)
+    augment = dataclasses.replace(run.config.augment, uncertainty_penalty=0.5)
+    job = dataclasses.replace(run.job, config=dataclasses.replace(run.config, augment=augment))
+    careful, _ = read_segments(dataclasses.replace(run, job=job), 1)
+    lost = np.asarray(plain.rewards - careful.rewards)
+    np.testing.assert_allclose(lost[plain.valid], 0.5 * uncertainty, rtol=1e-3, atol=1e-6)
+    assert not lost[~plain.valid].any()
 
 
 def test_loaded_policy_acts_on_one_and_on_many(finished: Path) -> None:

@@ -107,6 +107,8 @@ def test_truncated_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["--preset", "tiny", "--value.steps", "x"], "--value.steps"),
         (["--preset", "tiny", "--value.steps", "0"], "--value.steps 0: must be at least 1"),
         (["--preset", "tiny", "--policy.heads", "3"], "--policy.width 16"),
+        (["--preset", "tiny", "--augment.uncertainty-penalty", "-1"], "uncertainty_penalty -1: must be"),
+        (["--preset", "tiny", "--augment.uncertainty-penalty", "nan"], "uncertainty_penalty nan: must be"),
         (["--preset", "tiny", "--seeds", "0"], "--seeds"),
         (["--preset", "tiny", "--env", "Hopper-v99"], "Hopper-v99"),
         (["--preset", "tiny", "--data", "nowhere.hdf5"], "nowhere.hdf5"),

@@ -206,8 +206,13 @@ def _write_group(
 
 
 def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
-    """One seed of augmented.hdf5: segments in learner's units, padded, and the rows they start from."""
-    time = run.config.augment.imagine_steps
+    """One seed of augmented.hdf5: segments in learner's units, padded, and the rows they start from.
+
+    The file keeps the model's own rewards; here they are less ``uncertainty_penalty`` times U, both in
+    learner's units (as in MOPO, Yu et al. 2020): what the model is unsure of should not look better
+    than what was logged.
+    """
+    time, penalty = run.config.augment.imagine_steps, run.config.augment.uncertainty_penalty
     with h5py.File(run.folder / "augmented.hdf5", "r") as file:
         group = file[f"seed-{seed}"]
         flat = {name: group[name][()] for name in (*STEP_KEYS, "terminals", "uncertainty")}
@@ -216,7 +221,7 @@ def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
     columns = (
         run.normaliser.observations(flat["observations"]),
         run.normaliser.actions(flat["actions"]),
-        run.normaliser.rewards(flat["rewards"]),
+        run.normaliser.rewards(flat["rewards"]) - penalty * flat["uncertainty"],
         run.normaliser.observations(flat["next_observations"]),
         flat["terminals"].astype(np.float32),
         flat["uncertainty"],
