@@ -247,7 +247,7 @@ def problems(config: Config) -> list[str]:
             found.append(f"--{stage.name}.width {width}: no multiple of --{stage.name}.heads {heads}")
     penalty = config.augment.uncertainty_penalty
     if not 0 <= penalty < math.inf:
-        found.append(f"--augment.uncertainty_penalty {penalty:g}: must be at least 0")
+        found.append(f"--augment.uncertainty_penalty {penalty:g}: must be finite and at least 0")
     if config.qt.candidates < 2:
         found.append(f"--qt.candidates {config.qt.candidates}: must be at least 2")
     halvings = 2 ** (len(config.dd.multipliers) - 1)

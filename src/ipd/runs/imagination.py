@@ -208,9 +208,9 @@ def _write_group(
 def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
     """One seed of augmented.hdf5: segments in learner's units, padded, and the rows they start from.
 
-    The file keeps the model's own rewards; here they are less ``uncertainty_penalty`` times U, both in
-    learner's units (as in MOPO, Yu et al. 2020): what the model is unsure of should not look better
-    than what was logged.
+    The file keeps the model's own rewards; here the scaled ones are less ``uncertainty_penalty`` times U
+    (as in MOPO, Yu et al. 2020): what the model is unsure of should not look better than what was
+    logged. U has the unit of ``world.uncertainty``, so each kind asks for a penalty of its own.
     """
     time, penalty = run.config.augment.imagine_steps, run.config.augment.uncertainty_penalty
     with h5py.File(run.folder / "augmented.hdf5", "r") as file:
