@@ -94,6 +94,23 @@ def test_table_of_methods(found: Comparison) -> None:
     assert len(best) == 10 and best[3] == ("evaluations", "2", "2", "2", "2")
     assert best[8] == ("evaluations", "–", "2", "2", "2")
     assert table.heads == (0, 4, 8)
+    assert table.best == {0: 4, 4: 4, 8: 4}, "IPD's column, names being column 0"
+
+
+def test_places_data_set_by_data_set(found: Comparison, tmp_path: Path) -> None:
+    table = compare_tables.places(found)
+    assert table is not None and table.lines == [
+        ("hopper-medium-replay (regenerated)", "86.0", "1 of 4", "BC 16.0"),
+        ("walker2d-medium-replay-v2 (D4RL)", "86.0", "1 of 3", "DT 16.0"),
+    ]
+    for algo, score in {"ipd": 50.0, "dt": 60.0, "qt": 70.0, "bc": 40.0}.items():
+        write_small_run(tmp_path / "behind" / algo, {0: [score]}, algo)
+    behind = compare.load([tmp_path / "behind"], tmp_path)
+    (line,) = compare_tables.places(behind).lines  # type: ignore[union-attr]
+    assert line[1:] == ("50.0", "3 of 4", "QT 70.0")
+    assert compare_tables.methods(behind, "last").best[0] == 3, "QT's column, not IPD's"
+    alone = write_small_run(tmp_path / "alone", {0: [50.0]})
+    assert compare_tables.places(compare.load([alone], tmp_path)) is None
 
 
 def test_last_and_best_are_two_tables(tmp_path: Path) -> None:

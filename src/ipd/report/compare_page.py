@@ -162,7 +162,9 @@ def first_screen(comparison: Comparison) -> str:
     believe = f'<div class="believe"><h2>Can I believe it?</h2><ul>{believe}</ul></div>'
     names = ", ".join(compare.title(dataset, comparison.datasets) for dataset in comparison.datasets)
     lead = f"Normalised scores on {names}. A score of 0 is a random policy's, 100 an expert's."
-    first = f'<div class="first">{compare_figures.standings(comparison)}<div>{table}{believe}</div></div>'
+    places = compare_tables.places(comparison)
+    left = compare_figures.standings(comparison) + (_html(places) if places else "")
+    first = f'<div class="first"><div>{left}</div><div>{table}{believe}</div></div>'
     return (
         f'<header id="result"><p class="kicker">{escape(kicker)}</p><h1>{escape(verdict(comparison))}</h1>'
         f'<p class="lead">{escape(lead)}</p>{first}</header>'
@@ -183,7 +185,7 @@ def scores(comparison: Comparison) -> Section:
 
 
 def _html(table: compare_tables.Table) -> str:
-    return html_table(table.caption, table.header, table.lines, table.words, table.heads)
+    return html_table(table.caption, table.header, table.lines, table.words, table.heads, table.best)
 
 
 def profiles(comparison: Comparison) -> Section:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ipd.report import compare, published, tables
@@ -47,6 +48,8 @@ class Table(NamedTuple):
     """So many columns are words, the others numbers."""
     heads: tuple[int, ...] = ()
     """Lines with which a block begins."""
+    best: Mapping[int, int] = MappingProxyType({})
+    """Line -> column of its largest score."""
 
 
 def digits(value: Number, places: int = 1) -> str:
@@ -83,11 +86,12 @@ def score_at(cell: Cell | None, moment: str) -> Score | None:
 def methods(comparison: Comparison, moment: str) -> Table:
     """Data sets by methods at one moment; beneath the last evaluations the measures over all sets."""
     lines: list[tuple[str, ...]] = []
-    heads = []
+    heads, best = [], {}
     for dataset in comparison.datasets:
         heads.append(len(lines))
         cells = [score_at(comparison.main(dataset, algo), moment) for algo in comparison.algos]
         theirs = [published.lookup(dataset.name, algo) for algo in comparison.algos]
+        best.update(_largest(len(lines), [c.mean if c else math.nan for c in cells]))
         lines += [
             (compare.title(dataset, comparison.datasets), *(digits(c.mean) if c else DASH for c in cells)),
             ("95 % interval", *(bounds(c.low, c.high) if c else DASH for c in cells)),
@@ -102,6 +106,7 @@ def methods(comparison: Comparison, moment: str) -> Table:
     if moment == "last":
         heads.append(len(lines))
         found = compare.standings(comparison)
+        best.update(_largest(len(lines), [s.iqm.point if s.iqm else math.nan for s in found]))
         lines.append(("IQM over data sets", *(digits(s.iqm.point) if s.iqm else DASH for s in found)))
         lines.append(("95 % interval", *(bounds(*s.iqm[1:]) if s.iqm else DASH for s in found)))
         if compare.OURS in comparison.algos:
@@ -111,7 +116,30 @@ def methods(comparison: Comparison, moment: str) -> Table:
             )
             lines.append(("95 % interval", *(bounds(*p[1:], 2) if p else DASH for p in shares)))
     header = ("", *map(compare.name_of, comparison.algos))
-    return Table(MOMENTS[moment], header, lines, heads=tuple(heads))
+    return Table(MOMENTS[moment], header, lines, heads=tuple(heads), best=best)
+
+
+def _largest(line: int, scores: Sequence[float]) -> dict[int, int]:
+    """The line with the column of its largest number, names being column 0; {} for fewer than two."""
+    there = [(score, column) for column, score in enumerate(scores, 1) if math.isfinite(score)]
+    return {line: max(there)[1]} if len(there) > 1 else {}
+
+
+def places(comparison: Comparison) -> Table | None:
+    """Where IPD stands on each data set by the mean of its last evaluation; None where it has no rival."""
+    lines: list[tuple[str, ...]] = []
+    for dataset in comparison.datasets:
+        found = {algo: score_at(comparison.main(dataset, algo), "last") for algo in comparison.algos}
+        means = {algo: score.mean for algo, score in found.items() if score and math.isfinite(score.mean)}
+        ours = means.pop(compare.OURS, None)
+        if ours is not None and means:
+            rival = max(means, key=lambda algo: means[algo])
+            place = 1 + sum(mean > ours for mean in means.values())
+            lines.append((compare.title(dataset, comparison.datasets), digits(ours),
+                          f"{place} of {len(means) + 1}",
+                          f"{compare.name_of(rival)} {digits(means[rival])}"))  # fmt: skip
+    header = ("", "IPD", "place", "best other")
+    return Table("Data set by data set", header, lines) if lines else None
 
 
 def variants(comparison: Comparison) -> Table | None:

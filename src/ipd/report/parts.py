@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -34,14 +35,18 @@ def html_table(
     lines: Iterable[Sequence[str]],
     words: int = 1,
     heads: Sequence[int] = (),
+    bold: Mapping[int, int] = MappingProxyType({}),
 ) -> str:
     """A table in a box that scrolls by itself; the first `words` columns are text, the rest numbers.
 
-    Each line of `heads` begins a block: it stands out, the others step back.
+    Each line of `heads` begins a block: it stands out, the others step back. `bold` names a column to
+    set in bold for some lines.
     """
 
-    def row(cells: Sequence[str], tag: str, style: str = "") -> str:
-        styles = (' class="word"' if index < words else "" for index in range(len(cells)))
+    def row(cells: Sequence[str], tag: str, style: str = "", best: int | None = None) -> str:
+        styles = [' class="word"' if index < words else "" for index in range(len(cells))]
+        if best is not None:
+            styles[best] = ' class="best"'
         return (
             f"<tr{style}>"
             + "".join(f"<{tag}{s}>{escape(c)}</{tag}>" for s, c in zip(styles, cells, strict=True))
@@ -49,7 +54,9 @@ def html_table(
         )
 
     kinds = (' class="head"', ' class="more"') if heads else ("", "")
-    body = "".join(row(line, "td", kinds[index not in heads]) for index, line in enumerate(lines))
+    body = "".join(
+        row(line, "td", kinds[index not in heads], bold.get(index)) for index, line in enumerate(lines)
+    )
     name = f'aria-label="{escape(caption)}"'
     table = f"<table {name}><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
     box = f'<div class="scroll" tabindex="0" role="region" {name}>{table}</div>'
