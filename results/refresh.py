@@ -1,7 +1,7 @@
-"""Write the tables of `results/table1` into the documents: `python results/refresh.py`.
+"""Write the tables of the committed runs into the documents: `python results/refresh.py`.
 
-The scores go into results/README.md, the shares of the best logged episode into docs/baselines.md, each
-between two marks. A printed score belongs to D4RL's file and ours to a regenerated set of the same kind,
+The scores of every folder go into results/README.md, the shares of the best logged episode into
+docs/baselines.md, each between two marks. A printed score belongs to D4RL's file and ours to a regenerated set of the same kind,
 which is smaller and was left earlier; what of both can be compared is how near a method comes to the best
 episode of the data that it learned from.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+
+from table import table as rows_of
 
 from ipd.data.sources import load
 from ipd.evaluation.scores import normalized_score
@@ -92,12 +94,16 @@ def shares(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def put(path: Path, mark: str, text: str) -> str:
-    """The document with ``text`` between its two marks."""
-    pattern = rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)"
-    document, count = re.subn(pattern, lambda found: found[1] + text + found[2], path.read_text(), flags=re.S)
-    if count != 1:
-        raise SystemExit(f"{path}: has {count} places marked {mark}")
+def put(path: Path, tables: dict[str, str]) -> str:
+    """The document with each table between its two marks."""
+    document = path.read_text()
+    for mark, text in tables.items():
+        pattern = rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)"
+        document, count = re.subn(
+            pattern, lambda found, text=text: found[1] + text + found[2], document, flags=re.S
+        )
+        if count != 1:
+            raise SystemExit(f"{path}: has {count} places marked {mark}")
     return document
 
 
@@ -107,9 +113,17 @@ def documents() -> dict[Path, str]:
     found = compare.load([table], table)
     tuned = compare.load([table / each for each in TUNED], table)
     readme, baselines = ROOT / "results" / "README.md", ROOT / "docs" / "baselines.md"
+    figures = {
+        mark: rows_of(sorted((ROOT / "results").glob(pattern)))
+        for mark, pattern in {
+            "fig2": "fig2/*/*",
+            "fig3": "fig3/*/*",
+            "study": "hopper-medium-replay/*",
+        }.items()
+    }
     return {
-        readme: put(readme, "table1", scores(found, tuned)),
-        baselines: put(baselines, "shares", shares(found)),
+        readme: put(readme, {"table1": scores(found, tuned)} | figures),
+        baselines: put(baselines, {"shares": shares(found)}),
     }
 
 

@@ -1,9 +1,10 @@
-"""Markdown rows of committed evaluations: `python results/table.py results/hopper-medium-replay/*`."""
+"""A Markdown table of committed evaluations: `python results/table.py results/hopper-medium-replay/*`."""
 
 from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ import numpy as np
 from ipd.report.statistics import mean_interval
 
 
-def rows(folder: Path) -> list[str]:
+def rows(folder: Path, policies: str = "") -> list[str]:
     """Last evaluation of each policy in ``folder/evaluations.csv``: seeds, mean with interval, score."""
     with open(folder / "evaluations.csv", newline="") as file:
         table = list(csv.DictReader(file))
     lines = []
-    for policy in dict.fromkeys(row["policy"] for row in table):
+    for policy in dict.fromkeys(r["policy"] for r in table if r["policy"].startswith(policies)):
         mine = [row for row in table if row["policy"] == policy]
         last = max(int(row["step"]) for row in mine)
         mine = [row for row in mine if int(row["step"]) == last]
@@ -31,7 +32,11 @@ def rows(folder: Path) -> list[str]:
     return lines
 
 
+def table(folders: Iterable[Path], policies: str = "") -> str:
+    """The rows of several runs; of those policies only whose name begins with ``policies``."""
+    head = "| run | policy | mean return [95 %] | normalised | each seed |\n|---|---|---|---|---|"
+    return "\n".join([head, *(row for folder in folders for row in rows(folder, policies))])
+
+
 if __name__ == "__main__":
-    print("| run | policy | mean return [95 %] | normalised | each seed |\n|---|---|---|---|---|")
-    for name in sys.argv[1:]:
-        print("\n".join(rows(Path(name))))
+    print(table(map(Path, sys.argv[1:])))

@@ -100,7 +100,7 @@ def test_a_copy_is_left_out_and_the_same_seeds_again_are_another_row(tmp_path: P
     assert [left.reason for left in found.left_out] == ["the same episodes as copy"]
     assert [(cell.label, cell.folders) for cell in found.cells] == [
         ("", ("copy", "more")),
-        ("old", ("old",)),
+        ("again in old", ("old",)),
     ]
     assert compare.score(found.cells[0].last)[::3] == (35.0, 4), (
         "four seeds, how often they were tried is no setting"
@@ -174,7 +174,31 @@ def test_larger_groups_of_seeds_are_put_together_first(tmp_path: Path) -> None:
     found = cells_of(tmp_path)
     assert found["IPD"].folders == ("ipd/seeds-0-4", "ipd/seeds-5-9")
     assert list(found["IPD"].last) == list(range(10))
-    assert found["IPD, seeds-0-2"].folders == ("ipd/seeds-0-2",)
+    assert found["IPD, again in ipd/seeds-0-2"].folders == ("ipd/seeds-0-2",)
+
+
+def test_presets_that_are_mixed_are_told(tmp_path: Path) -> None:
+    write_small_run(tmp_path / "ipd", FLAT)
+    write_small_run(tmp_path / "dt", FLAT, "dt")
+    write_small_run(tmp_path / "greedy", FLAT, preset="demo+greedy", augment={"num_plans": 1})
+    found = compare.load([tmp_path], tmp_path)
+    assert compare_tables.mixed(found) == [], "a variant of another preset is named as one"
+    write_small_run(tmp_path / "walker", FLAT, data=WALKER, preset="demo")
+    found = compare.load([tmp_path], tmp_path)
+    (said,) = compare_tables.mixed(found)
+    assert "demo: IPD on walker2d-medium-replay (regenerated); cpu: the other 2" in said
+    assert said in compare_tables.markdown(found) and said in compare_tables.terminal(found)
+    assert ("no", said) in compare_page.checks(found)
+
+
+def test_runs_behind_links_are_found_once(tmp_path: Path) -> None:
+    write_small_run(tmp_path / "elsewhere" / "ipd", FLAT)
+    write_small_run(tmp_path / "here" / "dt", FLAT, "dt")
+    (tmp_path / "here" / "ipd").symlink_to(tmp_path / "elsewhere" / "ipd")
+    (tmp_path / "here" / "round").symlink_to(tmp_path / "here")
+    (tmp_path / "here" / "twice").symlink_to(tmp_path / "elsewhere")
+    found = compare.load([tmp_path / "here"], tmp_path / "here")
+    assert [entry.algo for entry in found.entries] == ["dt", "ipd"] and not found.left_out
 
 
 def test_intervals_draw_seeds_not_episodes(tmp_path: Path) -> None:

@@ -226,6 +226,10 @@ def _label(cell: Cell, main: Cell | None) -> str:
         return ", ".join(_short(cell.settings, key) for key in keys)
     folder = PurePath(cell.folders[0])
     place = compare_read.place_of(folder)
+    if (
+        not keys and main
+    ):  # another experiment of the very same settings: only the whole path tells them apart
+        return f"again in {folder}"
     return folder.name if place == cell.algo else place
 
 
@@ -256,6 +260,16 @@ def variants_only(comparison: Comparison) -> list[str]:
         for algo in comparison.found
         if comparison.of(dataset, algo) and not comparison.main(dataset, algo)
     ]
+
+
+def presets(comparison: Comparison) -> dict[str, list[str]]:
+    """Base preset of the main runs -> those runs, as method and data set."""
+    found: dict[str, list[str]] = {}
+    for cell in comparison.cells:
+        if not cell.label:
+            where = f"{name_of(cell.algo)} on {title(cell.dataset, comparison.datasets)}"
+            found.setdefault(cell.preset.partition("+")[0], []).append(where)
+    return found
 
 
 def judged(comparison: Comparison) -> list[Dataset]:

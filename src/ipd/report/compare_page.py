@@ -109,6 +109,7 @@ def checks(comparison: Comparison) -> list[tuple[str, str]]:
     if holes:
         more = f" and {len(holes) - MOST_SAID} more" if len(holes) > MOST_SAID else ""
         items.append(("open", f"not run: {', '.join(holes[:MOST_SAID])}{more}"))
+    items += [("no", text) for text in compare_tables.mixed(comparison)]
     items += [("open", text) for text in compare_tables.unranked(comparison)]
     if comparison.left_out:
         counts = Counter(left.what for left in comparison.left_out)

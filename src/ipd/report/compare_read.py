@@ -126,7 +126,14 @@ def is_run(folder: Path) -> bool:
 
 
 def _runs_below(path: Path) -> Iterator[Path]:
-    for folder, inner, _ in os.walk(path):
+    """Links are followed, for finished runs are often moved to another disk; each place is seen once."""
+    seen: set[str] = set()
+    for folder, inner, _ in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            inner.clear()
+            continue
+        seen.add(place)
         if is_run(Path(folder)):
             inner.clear()
             yield Path(folder)

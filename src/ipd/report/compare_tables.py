@@ -181,7 +181,22 @@ def notes(comparison: Comparison) -> list[str]:
     found = [LEGEND]
     if not all(dataset.official for dataset in comparison.datasets):
         found.append(REGENERATED)
-    return found + unranked(comparison)
+    return found + mixed(comparison) + unranked(comparison)
+
+
+def mixed(comparison: Comparison) -> list[str]:
+    """That main runs were made with different presets, as a sentence; [] where all have one."""
+    found = sorted(compare.presets(comparison).items(), key=lambda each: -len(each[1]))
+    if len(found) < 2:
+        return []
+    (usual, runs), *others = found
+    more = "; ".join(f"{preset}: {_listed(where)}" for preset, where in others)
+    return [f"Presets are mixed, so budgets differ: {more}; {usual}: the other {len(runs)}."]
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def unranked(comparison: Comparison) -> list[str]:
@@ -213,7 +228,8 @@ def terminal(comparison: Comparison) -> str:
         parts.append(tables.aligned(("method", "sets", "IQM", "probability that IPD is better"), found))
     said = [f"{DAGGER} {text}" for text in doubts(comparison)]
     said += [f"left out: {left.name}: {left.reason}" for left in comparison.left_out]
-    parts += ["\n".join(said + unranked(comparison))] if said or unranked(comparison) else []
+    said += mixed(comparison) + unranked(comparison)
+    parts += ["\n".join(said)] if said else []
     if not all(dataset.official for dataset in comparison.datasets):
         parts.append(REGENERATED)
     return "\n\n".join(parts)
