@@ -1,9 +1,9 @@
 """Write the tables of the committed runs into the documents: `python results/refresh.py`.
 
 The scores of every folder go into results/README.md, the shares of the best logged episode into
-docs/baselines.md, each between two marks. A printed score belongs to D4RL's file and ours to a regenerated set of the same kind,
-which is smaller and was left earlier; what of both can be compared is how near a method comes to the best
-episode of the data that it learned from.
+docs/baselines.md, each between two marks. A printed score belongs to D4RL's file and ours to a
+regenerated set of the same kind, which is smaller and was left earlier; what of both can be compared is
+how near a method comes to the best episode of the data that it learned from.
 """
 
 from __future__ import annotations
@@ -113,13 +113,14 @@ def documents() -> dict[Path, str]:
     found = compare.load([table], table)
     tuned = compare.load([table / each for each in TUNED], table)
     readme, baselines = ROOT / "results" / "README.md", ROOT / "docs" / "baselines.md"
+    places = {
+        "fig2": ("fig2/*/*", "ipd"),
+        "fig3": ("fig3/*/*", "ipd"),
+        "study": ("hopper-medium-replay/*", ""),
+    }
     figures = {
-        mark: rows_of(sorted((ROOT / "results").glob(pattern)))
-        for mark, pattern in {
-            "fig2": "fig2/*/*",
-            "fig3": "fig3/*/*",
-            "study": "hopper-medium-replay/*",
-        }.items()
+        mark: rows_of(sorted((ROOT / "results").glob(pattern)), policies)
+        for mark, (pattern, policies) in places.items()
     }
     return {
         readme: put(readme, {"table1": scores(found, tuned)} | figures),
