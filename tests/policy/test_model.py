@@ -84,6 +84,18 @@ def test_a_short_context_is_a_long_one_with_padding() -> None:
     np.testing.assert_allclose(whole[4:], short, rtol=1e-4, atol=1e-5)
 
 
+def test_the_newest_action_alone_is_the_last_of_all() -> None:
+    """Only the action that is asked for, with nothing of the action that stands in its place."""
+    policy, inputs = network(), window()
+    for absent in (0, 3, CONTEXT - 1):
+        timesteps, present = jnp.arange(CONTEXT) + 2, jnp.arange(CONTEXT) >= absent
+        whole = policy(**inputs, timesteps=timesteps, present=present)
+        spoilt = inputs | {"actions": inputs["actions"].at[-1].set(9.0)}
+        spoilt = jax.tree.map(lambda leaf, absent=absent: leaf.at[:absent].set(7.0), spoilt)
+        newest = policy.newest(**spoilt, timesteps=timesteps, present=present)
+        np.testing.assert_allclose(newest, whole[-1], rtol=1e-4, atol=1e-5)
+
+
 def test_place_in_the_window_knows_no_step_of_the_episode() -> None:
     """With `time="window"` the same window late in an episode gives the same actions."""
     config = PolicyConfig(layers=1, heads=3, width=12, context_len=4, time="window")

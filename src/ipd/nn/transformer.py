@@ -50,6 +50,25 @@ class Block(eqx.Module):
         hidden = jax.nn.relu(jax.vmap(self.up)(jax.vmap(self.norm_forward)(x)))
         return x + drop(jax.vmap(self.down)(hidden), rate, keys[2])
 
+    def newest(self, x: Float[Array, "tokens width"], seen: Bool[Array, "tokens"]) -> Float[Array, "width"]:
+        """What the last token becomes, without dropout; of the others only keys and values are computed.
+
+        ``seen[j]``: it may look at token j.
+        """
+        tokens, width = x.shape
+        normal = jax.vmap(self.norm_attention)(x)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        assert bias is not None
+        q = (weight[:width] @ normal[-1] + bias[:width]).reshape(self.heads, -1)
+        k, v = (
+            (normal @ weight[part].T + bias[None, part]).reshape(tokens, self.heads, -1)
+            for part in (slice(width, 2 * width), slice(2 * width, None))
+        )
+        scores = jnp.einsum("hd,jhd->hj", q, k) / jnp.sqrt(width / self.heads)
+        weights = jax.nn.softmax(jnp.where(seen[None], scores, -1e9))
+        last = x[-1] + self.out(jnp.einsum("hj,jhd->hd", weights, v).reshape(width))
+        return last + self.down(jax.nn.relu(self.up(self.norm_forward(last))))
+
 
 class Transformer(eqx.Module):
     """A stack of blocks between two LayerNorms."""
@@ -77,3 +96,14 @@ class Transformer(eqx.Module):
         for block, k in zip(self.blocks, keys, strict=True):
             x = block(x, visible, rate, k)
         return jax.vmap(self.norm_out)(x)
+
+    def newest(
+        self, x: Float[Array, "tokens width"], present: Bool[Array, "tokens"]
+    ) -> Float[Array, "width"]:
+        """The last row of ``__call__`` without dropout: the last block works for one token instead of all."""
+        tokens = x.shape[0]
+        visible = jnp.tril(jnp.ones((tokens, tokens), bool)) & present[None, :]
+        x = jax.vmap(self.norm_in)(x)
+        for block in self.blocks[:-1]:
+            x = block(x, visible, 0.0, None)
+        return self.norm_out(self.blocks[-1].newest(x, present))

@@ -100,10 +100,9 @@ def act(
         push(context.timesteps, time),
         push(context.present, jnp.asarray(True)),
     )
-    actions = driver.policy(
+    action = driver.policy.newest(
         context.prompts, context.observations, context.actions, context.timesteps, context.present
     )
-    action = actions[-1]
     if rerank:
         noise = RERANK_SPREAD * jax.random.normal(key, (rerank, action.shape[0]))
         # the policy's own action stands first, so that it wins a tie

@@ -52,6 +52,29 @@ class SequencePolicy(eqx.Module):
         key: PRNG | None = None,
     ) -> Float[Array, "context act"]:
         """Deterministic actions in [-1, 1]; rows that are not ``present`` carry no meaning."""
+        tokens = self._tokens(prompts, observations, actions, timesteps)
+        hidden = self.transformer(tokens, jnp.repeat(present, 3), dropout, key)
+        return jnp.tanh(jax.vmap(self.head)(hidden.reshape(present.shape[0], 3, -1)[:, 1]))
+
+    def newest(
+        self,
+        prompts: Float[Array, "context"],
+        observations: Float[Array, "context obs"],
+        actions: Float[Array, "context act"],
+        timesteps: Int[Array, "context"],
+        present: Bool[Array, "context"],
+    ) -> Float[Array, "act"]:
+        """The last row of ``__call__`` without dropout; the action in the last place is not looked at."""
+        tokens = self._tokens(prompts, observations, actions, timesteps)[:-1]
+        return jnp.tanh(self.head(self.transformer.newest(tokens, jnp.repeat(present, 3)[:-1])))
+
+    def _tokens(
+        self,
+        prompts: Float[Array, "context"],
+        observations: Float[Array, "context obs"],
+        actions: Float[Array, "context act"],
+        timesteps: Int[Array, "context"],
+    ) -> Float[Array, "tokens width"]:
         # steps that few logged episodes reach have embeddings that nothing ever trained
         time = self.embed_timestep[timesteps] if self.time == "episode" else self.embed_timestep
         tokens = jnp.stack(
@@ -62,6 +85,4 @@ class SequencePolicy(eqx.Module):
             ],
             axis=1,
         )
-        context, _, width = tokens.shape
-        hidden = self.transformer(tokens.reshape(3 * context, width), jnp.repeat(present, 3), dropout, key)
-        return jnp.tanh(jax.vmap(self.head)(hidden.reshape(context, 3, width)[:, 1]))
+        return tokens.reshape(-1, tokens.shape[-1])
