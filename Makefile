@@ -6,7 +6,7 @@ WORKERS ?= 2
 # One thread a worker: two workers on two cores otherwise fight for them.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MUJOCO_GL=disable
 
-.PHONY: demo test check faults
+.PHONY: demo test check faults bench
 
 demo: .venv/run.stamp
 	$(BIN)/ipd demo
@@ -37,3 +37,12 @@ faults: .venv/test.stamp
 .venv/dev.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ .venv/run.stamp .venv/test.stamp
+
+# Speed on this machine, beside what people would use instead.
+bench: .venv/run.stamp .venv-peers/peers.stamp
+	$(BIN)/python bench/run.py
+
+.venv-peers/peers.stamp: bench/peers/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@

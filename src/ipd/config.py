@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ipd.baseline_config import (
@@ -50,6 +51,8 @@ class ValueConfig:
     """Share of the new Q that enters its target at each update."""
     dropout: float = 0.01
     """Dropout in the policy."""
+    multi_step: int = 1
+    """Rewards that are summed before V takes over in the target of Q; 1 is Eq. 4."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +213,17 @@ class Config:
     dd: DDConfig = DDConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
+
+ADDED: Mapping[str, object] = {
+    "augment.uncertainty_penalty": 0.0,
+    "cloning.best_share": 1.0,
+    "policy.trace": 0.0,
+    "value.multi_step": 1,
+}
+"""Dotted field -> the value by which software from before that field behaved, whatever its default is now.
+
+A config.yaml without the field is read with it. A new field gets a line here.
+"""
 
 _METHOD = ("value", "world", "augment", "refit", "policy", "cloning")
 _SECTIONS: dict[str, tuple[str, ...]] = {

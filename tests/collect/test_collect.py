@@ -63,6 +63,7 @@ def test_replay_stops_at_the_first_evaluation_at_the_score(
     found, about = load(str(out)), attributes(out)
     assert found.num_steps == 60 == about["steps"] and improving == [2, 2]
     assert (about["medium_goal"], about["medium_step"], about["medium_return"]) == (20.0, 60, 20.0)
+    assert about["medium_reached"]
     np.testing.assert_array_equal(about["training_curve"], [[30, 10], [60, 20]])
     assert about["task"] == found.task == "Line-v0" and about["recipe"] == "medium-replay"
     assert about["seed"] == 1 and about["maker"] == "ipd collect" and about["note"] == "regenerated, not D4RL"
@@ -82,7 +83,32 @@ def test_replay_stops_at_the_first_evaluation_at_the_score(
 def test_replay_out_of_budget_is_written_and_says_so(task: Task, tmp_path: Path) -> None:
     out = tmp_path / "set.hdf5"
     assert make(task, settings(task, "medium-replay", training_steps=47), out)
-    assert load(str(out)).num_steps == 45 and "medium_return" not in attributes(out)
+    about = attributes(out)
+    assert load(str(out)).num_steps == 45 and "medium_return" not in about
+    assert about["medium_reached"].dtype == bool and not about["medium_reached"]
+
+
+def test_replay_out_of_budget_goes_on_with_a_larger_one(
+    task: Task, tmp_path: Path, improving: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, part, whole = tmp_path / "set.hdf5", tmp_path / "set.hdf5.part", tmp_path / "whole.hdf5"
+    enough = settings(task, "medium-replay", score=30.0, training_steps=300)
+    short = dataclasses.replace(enough, training_steps=62)
+    assert collect(task, short, out, checkpoint_seconds=0.0)
+    told = f"medium_reached is false; a larger --training-steps goes on from {part}"
+    assert told in capsys.readouterr().err
+    assert not make(task, short, out) and part.exists(), "the same command again changes nothing"
+    with pytest.raises(InputError, match="warmup: 15 -> 18"):
+        make(task, dataclasses.replace(enough, warmup=18), out)
+    with pytest.raises(InputError, match="training_steps: 62 -> 32"):
+        make(task, dataclasses.replace(enough, training_steps=32), out)
+    assert make(task, enough, out) and len(improving) == 3 and not part.exists()
+    assert attributes(out)["medium_reached"] and attributes(out)["medium_step"] == 90
+    improving.clear()
+    assert make(task, enough, whole)
+    assert out.read_bytes() == whole.read_bytes()
+    with pytest.raises(InputError, match="training_steps: 300 -> 400"):
+        make(task, dataclasses.replace(enough, training_steps=400), out)
 
 
 def test_halves_are_acted_by_the_two_policies(

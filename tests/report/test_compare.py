@@ -177,6 +177,14 @@ def test_larger_groups_of_seeds_are_put_together_first(tmp_path: Path) -> None:
     assert found["IPD, again in ipd/seeds-0-2"].folders == ("ipd/seeds-0-2",)
 
 
+def test_a_run_from_before_a_setting_is_the_same_experiment(tmp_path: Path) -> None:
+    write_small_run(tmp_path / "old", FLAT)
+    write_small_run(tmp_path / "new", {2: [30.0], 3: [31.0]}, policy={"trace": 0.0})
+    write_small_run(tmp_path / "traced", {2: [30.0], 3: [31.0]}, policy={"trace": 0.8})
+    found = cells_of(tmp_path)
+    assert list(found["IPD"].last) == [0, 1, 2, 3] and list(found) == ["IPD", "IPD, trace 0.8"]
+
+
 def test_presets_that_are_mixed_are_told(tmp_path: Path) -> None:
     write_small_run(tmp_path / "ipd", FLAT)
     write_small_run(tmp_path / "dt", FLAT, "dt")

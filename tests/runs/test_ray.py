@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ import h5py
 import pytest
 
 from ipd.data.sources import load
-from ipd.runs import ray_engine, sweep
+from ipd.runs import plans, ray_engine, rundir, sweep
 from ipd.runs.errors import InputError
 from ipd.runs.stages import execute
 from ipd.runs.suites import Suite, Variant
@@ -61,7 +61,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> sweep.Plan:
+def planned(tmp_path: Path) -> plans.Plan:
     """Three runs of thirty episodes of the bundled data."""
     whole = load("bundled:hopper-medium-replay")
     episodes = whole.select(range(0, whole.num_episodes, whole.num_episodes // 30))
@@ -69,7 +69,7 @@ def planned(tmp_path: Path) -> sweep.Plan:
         for key in ("observations", "actions", "rewards", "next_observations"):
             file[key] = getattr(episodes, key)
         file["terminals"], file["timeouts"] = episodes.terminated, episodes.truncated
-    return sweep.plan(SUITE, "tiny", seeds=1, group=3, root=tmp_path)
+    return plans.plan(SUITE, "tiny", seeds=1, group=3, root=tmp_path)
 
 
 def process_with(path: Path) -> int | None:
@@ -101,7 +101,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_killed_worker_is_retried_and_a_failed_run_stops_nothing(
-    cluster: str, planned: sweep.Plan, tmp_path: Path
+    cluster: str, planned: plans.Plan, tmp_path: Path
 ) -> None:
     out, said, killed = tmp_path / "out", list[str](), list[int]()
     bc, broken, longer = (entry.key for entry in planned.entries)
@@ -143,7 +143,7 @@ class FakeRay:
         self.submitted: list[tuple[str, int]] = []
 
     def options(self, name: str, **more: object) -> SimpleNamespace:
-        def remote(entry: sweep.Entry, out: str, seconds: float, *after: str) -> str:
+        def remote(entry: plans.Entry, out: str, seconds: float, *after: str) -> str:
             self.submitted.append((name, len(after)))
             ref = f"{name} {len(self.submitted)}"
             if name in self.doomed or self.doomed & set(after):
@@ -161,7 +161,7 @@ class FakeRay:
         return sweep.Outcome("done")
 
 
-def test_what_waits_for_a_lost_run_makes_its_own_stages(planned: sweep.Plan, tmp_path: Path) -> None:
+def test_what_waits_for_a_lost_run_makes_its_own_stages(planned: plans.Plan, tmp_path: Path) -> None:
     bc, broken, longer = (entry.key for entry in planned.entries)
     assert planned.entries[2].makers == (bc,)
     ray, out = FakeRay({bc}), tmp_path / "out"
@@ -179,7 +179,40 @@ def test_what_waits_for_a_lost_run_makes_its_own_stages(planned: sweep.Plan, tmp
     assert again[longer].state == "failed" and both.submitted[-1] == (longer, 0)
 
 
-def test_no_cluster_is_told(planned: sweep.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Changing(FakeRay):
+    """While a run goes, something is done to its data; it says that it ended well."""
+
+    def __init__(self, change: Callable[[], None], out: Path) -> None:
+        super().__init__(set())
+        self.change, self.out = change, out
+
+    def wait(self, refs: list[str]) -> tuple[list[str], list[str]]:
+        (self.out / refs[-1].split()[0]).mkdir(parents=True)
+        (self.out / refs[-1].split()[0] / "report.html").touch()
+        self.change()
+        return super().wait(refs)
+
+
+def test_data_that_change_or_vanish_while_a_run_goes(planned: plans.Plan, tmp_path: Path) -> None:
+    data, one = Path(planned.entries[0].job.data), planned._replace(entries=planned.entries[:1])
+    for case, change in (("kept", lambda: None), ("touched", data.touch), ("gone", data.unlink)):
+        ray = Changing(change, tmp_path / case)
+        outcomes = ray_engine._drive(ray, ray, {}, one, tmp_path / case, print, 0.0)
+        assert [told.state for told in outcomes.values()] == ["done"]
+        assert sweep.finished(tmp_path / case, one.entries[0]) == (case == "kept")
+
+
+def test_a_run_of_another_config_is_not_submitted(planned: plans.Plan, tmp_path: Path) -> None:
+    bc, broken, longer = (entry.key for entry in planned.entries)
+    rundir.write_job(tmp_path / bc, planned.entries[1].job)
+    ray, said = FakeRay(set()), list[str]()
+    outcomes = ray_engine._drive(ray, ray, {}, planned, tmp_path, said.append, 0.0)
+    assert outcomes[bc] == sweep.Outcome("failed", "holds a run of another config; choose another --out")
+    assert said[0].startswith(f"[1/3] {bc}: failed: holds a run")
+    assert ray.submitted == [(broken, 0), (longer, 0)] and not (tmp_path / f"{bc}.json").exists()
+
+
+def test_no_cluster_is_told(planned: plans.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(InputError, match=r"--address auto: no Ray cluster .*ray start --head"):

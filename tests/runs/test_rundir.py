@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from ipd.config import trimmed
+from ipd.config import ADDED, trimmed
 from ipd.presets import override, preset, with_task
 from ipd.runs import files, rundir, stages
 from ipd.runs.errors import InputError
@@ -50,6 +51,29 @@ def test_config_that_cannot_be_read_is_named(tmp_path: Path, old: str, new: str,
     with pytest.raises(InputError, match=field) as caught:
         rundir.read_job(tmp_path)
     assert str(path) in str(caught.value)
+
+
+def test_config_from_before_a_field_was_added_is_read(tmp_path: Path) -> None:
+    rundir.write_job(tmp_path, JOB)
+    path = tmp_path / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    for field in ADDED:
+        section, name = field.split(".")
+        del values[section][name]
+    path.write_text(yaml.safe_dump(values))
+    assert rundir.read_job(tmp_path) == dataclasses.replace(JOB, config=override(JOB.config, ADDED))
+    values["policy"]["trece"] = 0.0
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=r"field policy\.trece is missing or unknown"):
+        rundir.read_job(tmp_path)
+
+
+def test_every_committed_run_of_a_table_or_figure_is_read() -> None:
+    root = Path(__file__).resolve().parents[2] / "results"
+    found = [path for name in ("table1", "fig2", "fig3") for path in root.glob(f"{name}/*/*/config.yaml")]
+    assert len(found) > 30
+    for path in found:
+        rundir.read_job(path.parent)
 
 
 def test_claim_again_and_with_another_config(tmp_path: Path) -> None:

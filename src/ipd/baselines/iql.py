@@ -16,6 +16,7 @@ from ipd.config import ValueConfig
 from ipd.nn.mlp import PRNG
 from ipd.types import Spec, Steps
 from ipd.value.learn import State, draw, init, update
+from ipd.value.multi_step import multi_step
 
 __all__ = ["DATA_AXES", "State", "act", "begin", "draw", "init", "prepare", "update"]
 
@@ -23,8 +24,9 @@ DATA_AXES = None
 
 
 def prepare(config: ValueConfig, material: Material) -> tuple[Steps, Constants]:
-    """All logged steps."""
-    return on_device(material.steps), {}
+    """All logged steps; each with the rewards of ``multi_step`` of them."""
+    steps = multi_step(material.steps, material.starts, config.multi_step, config.discount)
+    return on_device(steps), {}
 
 
 def begin(config: ValueConfig, spec: Spec, constants: Constants) -> tuple[()]:

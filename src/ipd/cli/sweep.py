@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from ipd.cli.options import parse, say
 from ipd.runs.errors import InputError
 
 if TYPE_CHECKING:
-    from ipd.runs.sweep import Outcome, Plan
+    from ipd.runs.plans import Plan
+    from ipd.runs.sweep import Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +58,21 @@ class Sweep:
 def main(argv: list[str]) -> int:
     """Parses, plans, runs, compares; returns 1 if a run failed."""
     options = parse(Sweep, argv, "sweep")
-    from ipd.runs import sweep
+    from ipd.runs import plans, sweep
     from ipd.runs.suites import SUITES
 
+    _require_fit(options)
     if options.suite not in SUITES:
         raise InputError(f"no suite '{options.suite}'; there are: {', '.join(SUITES)}")
     out = options.out.resolve()
     suite = SUITES[options.suite].narrowed(_names(options.tasks), _names(options.algos))
-    planned = sweep.plan(suite, options.preset, options.seeds, options.group, options.data_root)
+    planned = plans.plan(suite, options.preset, options.seeds, options.group, options.data_root)
+    planned = plans.with_found(planned, out)
     if options.dry_run:
         _print_plan(planned, out)
         return 0
     _print_remarks(planned)
-    sweep.write_plan(out, options.suite, options.preset, planned)
+    plans.write_plan(out, options.suite, options.preset, planned)
     if options.engine == "ray":
         from ipd.runs.ray_engine import run as run_on_ray
 
@@ -81,6 +85,17 @@ def main(argv: list[str]) -> int:
     _print_outcomes(planned, outcomes)
     _compare(out)
     return int(any(outcome.state == "failed" for outcome in outcomes.values()))
+
+
+def _require_fit(options: Sweep) -> None:
+    """`InputError` where a number or the folder cannot be meant, before anything is written."""
+    for name in ("cpus", "gpus", "retries"):
+        value = getattr(options, name)
+        if not 0 <= value < math.inf:
+            raise InputError(f"--{name} {value:g}: must be at least 0, and finite")
+    there = next(path for path in (options.out, *options.out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"--out {options.out}: {there} is a file; choose another --out")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -97,31 +112,30 @@ def _print_remarks(planned: Plan) -> None:
 def _print_plan(planned: Plan, out: Path) -> None:
     """One line a run: what is new, done or taken over, how long it may take, and its command."""
     from ipd.runs import sweep
-    from ipd.runs.pace import pace
+    from ipd.runs.pace import Estimate, estimate, timed
 
     _print_remarks(planned)
-    found, total = pace(out), 0.0
-    used: set[str] = set()
+    runs, total, rough = timed(out), 0.0, set[str]()
     rows = [("set", "data", "run", "stages", "minutes", "command")]
     for entry in planned.entries:
         status = sweep.status(out, entry)
-        seconds = 0.0 if sweep.finished(out, entry) else found.of(entry, status)
-        total += seconds
-        used |= {stage for stage, state in status.items() if state == "new"}
+        done = sweep.finished(out, entry)
+        told = Estimate() if done else estimate(entry, status, runs, out / entry.key)
+        total += told.seconds
+        rough |= told.rough
         kinds: dict[str, list[str]] = {}
         for stage, state in status.items():
             kinds.setdefault(state.replace(f"{entry.dataset}/", ""), []).append(stage)
         stages = "; ".join(f"{state}: {', '.join(names)}" for state, names in kinds.items())
         run = entry.key.removeprefix(f"{entry.dataset}/")
         command = shlex.join(["ipd", *entry.command(out)])
-        rows.append((entry.dataset, entry.origin, run, stages, f"{seconds / 60:.1f}", command))
+        rows.append((entry.dataset, entry.origin, run, stages, f"{told.seconds / 60:.1f}", command))
     _print_columns(rows)
-    rough = sorted(used - found.measured)
     say(f"{len(planned.entries)} runs, about {total / 3600:.1f} hours one after another")
     if rough:
         say(
-            "rough: nothing here has been timed for "
-            f"{', '.join(rough)}; taken as preset cpu with three seeds on two cores"
+            f"rough: nothing here has been timed with these settings for {', '.join(sorted(rough))}; "
+            "taken as preset cpu with three seeds on two cores"
         )
 
 

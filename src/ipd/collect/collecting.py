@@ -30,22 +30,33 @@ def collect(
 ) -> bool:
     """Makes the file at ``out``; returns False where it was there already.
 
-    ``out``.part holds what a killed run goes on from. Raises ``InputError`` where either holds other
-    settings, ``RunFailed`` where training does not get to a policy the recipe needs.
+    ``out``.part holds what a killed run goes on from, and one with more ``training_steps`` than were
+    enough to reach the score. Raises ``InputError`` where either holds other settings, ``RunFailed``
+    where training does not get to a policy the recipe needs.
     """
     if out.suffix != ".hdf5":
         raise InputError(f"--out {out}: must end in .hdf5")
     part = out.with_name(out.name + ".part")
     if out.exists():
-        writing.require_same(out, settings.plain())
-        shutil.rmtree(part, ignore_errors=True)
-        return False
+        short = writing.steps_short_of_the_score(out)
+        goes_on = short is not None and settings.training_steps > short and part.exists()
+        writing.require_same(out, settings.plain() | ({"training_steps": short} if goes_on else {}))
+        if not goes_on:
+            if short is None:
+                shutil.rmtree(part, ignore_errors=True)
+            return False
     part.mkdir(parents=True, exist_ok=True)
     with locked(part), Progress(quiet=quiet) as progress:
         _claim(part, settings)
         outcome = Training(task, settings, part, progress).run(checkpoint_seconds) if settings.goals else None
         log = _rows(task, settings, outcome, progress)
         writing.write(out, log, _attributes(task, settings, outcome, log))
+        if outcome is not None and not outcome.policies:  # medium-replay: the other recipes have failed
+            progress.say(
+                "the score was not reached within --training-steps: the file's attribute medium_reached is "
+                f"false; a larger --training-steps goes on from {part}"
+            )
+            return True
     shutil.rmtree(part)
     return True
 
@@ -63,8 +74,6 @@ def _claim(part: Path, settings: Settings) -> None:
 def _rows(task: Task, settings: Settings, outcome: Outcome | None, progress: Progress) -> Log:
     """The rows of the file, flat."""
     if outcome is not None and settings.recipe == "medium-replay":
-        if not outcome.policies:
-            progress.say("the score was not reached within --training-steps; the file says so")
         return flatten(outcome.log)
     if settings.steps is None or outcome is None:
         return act(task, settings, "random", None, settings.steps or 0, progress)
@@ -119,9 +128,10 @@ def _attributes(task: Task, settings: Settings, outcome: Outcome | None, log: Lo
         **(versions() | task.versions),
     }
     if outcome is not None:
-        # Of each policy: what it had to reach, and the step and mean evaluation return that did.
+        # Of each policy: what it had to reach, whether it did, and at which step and mean return.
         for name, goal in settings.goals:
             attributes[f"{name}_goal"] = goal
+            attributes[f"{name}_reached"] = name in outcome.policies
             if name in outcome.policies:
                 attributes[f"{name}_step"], attributes[f"{name}_return"] = outcome.policies[name][:2]
         attributes["training_curve"] = np.asarray(outcome.curve, np.float64).reshape(-1, 2)

@@ -47,6 +47,17 @@ def require_same(path: Path, settings: dict[str, Any]) -> None:
     refuse_other(path, old, settings, cure)
 
 
+def steps_short_of_the_score(path: Path) -> int | None:
+    """The training steps that were not enough for the file at ``path``; None where they were."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("medium_reached", True):
+                return None
+            return int(json.loads(str(file.attrs["settings"]))["training_steps"])
+    except (OSError, KeyError, ValueError):  # not a file of this command, which is told elsewhere
+        return None
+
+
 def refuse_other(path: Path, old: dict[str, Any], new: dict[str, Any], cure: str) -> None:
     """``InputError`` that names the settings that differ."""
     changed = [f"{name}: {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]

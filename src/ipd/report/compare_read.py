@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from ipd.config import ADDED
 from ipd.report import read
 from ipd.report.read import Evaluation, ReportError
 from ipd.report.tables import Samples
@@ -214,6 +215,8 @@ def read_run(run: Path, name: str) -> Entry:
     }
     policies = sorted({row.policy for row in rows if row.policy.startswith("ipd@")}, key=_target)
     settings = _flat({key: part for key, part in config.items() if key not in BASELINES or key == algo})
+    # an older run does not tell a newer field, and is no other experiment for that
+    settings |= {k: v for k, v in ADDED.items() if k not in settings and k.partition(".")[0] in config}
     settings = {key: value for key, value in settings.items() if not key.startswith(NOT_SETTINGS)}
     facts, told = manifest.get("data", {}), manifest.get("overrides")
     if not isinstance(facts, dict) or not isinstance(facts.get("steps", 0), int):

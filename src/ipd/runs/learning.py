@@ -30,6 +30,7 @@ from ipd.runs.trained import Trained, finished, train
 from ipd.types import Spec, Steps
 from ipd.value import learn as value_learner
 from ipd.value import refit as refit_learner
+from ipd.value.multi_step import multi_step
 
 
 def baseline(run: Run, name: str) -> Trained:
@@ -127,8 +128,9 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
                 [np.pad(leaf, [(0, most - len(leaf)), *[(0, 0)] * (leaf.ndim - 1)]) for leaf in leaves]
             )
 
+        ahead = multi_step(run.steps, run.episodes.starts, config.multi_step, config.discount)
         data = refit_learner.Data(
-            on_device(run.steps), jax.tree.map(stacked, *parts), jnp.asarray(counts, jnp.int32)
+            on_device(ahead), jax.tree.map(stacked, *parts), jnp.asarray(counts, jnp.int32)
         )
         learner = loop.Learner(partial(refit_learner.draw, share), value_learner.update)
         train(run, "refit", fingerprint, learner, config, init, data, refit_learner.DATA_AXES)
@@ -139,10 +141,12 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
 
 
 def _imagined_steps(run: Run, seed: int) -> Steps:
-    """Every valid imagined step of one seed, NumPy."""
+    """Every valid imagined step of one seed, NumPy; none looks ahead beyond its segment."""
     segments, _ = read_segments(run, seed)
-    valid = np.asarray(segments.valid)
-    return Steps(*(np.asarray(getattr(segments, name))[valid] for name in Steps._fields))
+    valid, config = np.asarray(segments.valid), run.config.value
+    flat = Steps(*(np.asarray(getattr(segments, name))[valid] for name in Steps._fields))
+    starts = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
+    return multi_step(flat, starts, config.multi_step, config.discount)
 
 
 def policy(run: Run, values: Trained, augment: str | None) -> Trained:

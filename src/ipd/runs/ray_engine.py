@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ipd.runs.errors import InputError, RunFailed
-from ipd.runs.sweep import Entry, Outcome, Plan, Say, begun, finished, record, wait_until_free
+from ipd.runs.plans import Entry, Plan
+from ipd.runs.sweep import Outcome, Say, begun, finished, record, refusal, seal, wait_until_free
 
 
 def run(
@@ -68,14 +69,22 @@ def _drive(
 ) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
     refs: dict[str, Any] = {}
+    seals: dict[str, str] = {}
     waiting: dict[Any, tuple[Entry, tuple[str, ...]]] = {}
     count = len(planned.entries)
 
     def submit(entry: Entry, after: tuple[str, ...]) -> None:
+        seals[entry.key] = seal(entry)
         named = task.options(name=entry.key, **options)
         ref = named.remote(entry, str(out), seconds, *(refs[key] for key in after))
         refs[entry.key] = ref
         waiting[ref] = entry, after
+
+    def ended(entry: Entry, outcome: Outcome) -> None:
+        record(out, entry, outcome, seals.get(entry.key, ""))
+        outcomes[entry.key] = outcome
+        told = f": {outcome.line}" if outcome.line else ""
+        say(f"[{len(outcomes)}/{count}] {entry.key}: {outcome.state}{told}")
 
     def lost(key: str) -> bool:
         with contextlib.suppress(ray.exceptions.RayError):
@@ -86,6 +95,8 @@ def _drive(
     for entry in planned.entries:
         if finished(out, entry):
             outcomes[entry.key] = Outcome("done", "before")
+        elif line := refusal(out, entry):
+            ended(entry, Outcome("failed", line))
         else:
             submit(entry, tuple(key for key in entry.makers if key in refs))
     while waiting:
@@ -99,10 +110,7 @@ def _drive(
                 submit(entry, there)
                 continue
             outcome = Outcome("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
-        record(out, entry, outcome)
-        outcomes[entry.key] = outcome
-        told = f": {outcome.line}" if outcome.line else ""
-        say(f"[{len(outcomes)}/{count}] {entry.key}: {outcome.state}{told}")
+        ended(entry, outcome)
     return outcomes
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
-from ipd.config import Algo, Config, sections
+import ipd
+from ipd.config import ADDED, Algo, Config, sections
 from ipd.runs import files
 from ipd.runs.errors import InputError
 
@@ -58,11 +61,16 @@ def to_plain(job: Job) -> dict[str, Any]:
 
 
 def from_plain(values: dict[str, Any], path: Path) -> Job:
-    """The inverse of `to_plain`; `InputError` names the field that is missing, unknown or of another type."""
+    """The inverse of `to_plain`; `InputError` names the field that is missing, unknown or of another type.
+
+    Fields in `ADDED` may be missing: the file is older than they are.
+    """
 
     def build(example: Any, values: Any, where: str, unread: set[str] | frozenset[str] = frozenset()) -> Any:
         if dataclasses.is_dataclass(example) and not isinstance(example, type):
             names = [field.name for field in dataclasses.fields(example) if field.name not in unread]
+            if isinstance(values, dict):
+                values = {name: ADDED[where + name] for name in names if where + name in ADDED} | values
             odd = sorted(set(values) ^ set(names)) if isinstance(values, dict) else [where]
             if odd:
                 raise InputError(
@@ -183,3 +191,13 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+@cache
+def software() -> str:
+    """Digest of all source files of the package, with the versions of what they use; of the first call."""
+    root = Path(ipd.__file__).parent
+    total = hashlib.sha256(repr(sorted(versions().items())).encode())
+    for path in sorted(root.rglob("*.py")):
+        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]

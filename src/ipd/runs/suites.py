@@ -108,24 +108,26 @@ class Suite(NamedTuple):
 
     sets: tuple[str, ...]
     variants: tuple[Variant, ...]
+    chosen: tuple[str, ...] = ()
+    """Names of the variants that are run; nothing named is all."""
+
+    def runs(self, variant: Variant) -> bool:
+        """Whether a variant is run; the others only tell what it has in common with them."""
+        return not self.chosen or variant.name in self.chosen
 
     def narrowed(self, tasks: tuple[str, ...], names: tuple[str, ...]) -> Suite:
         """Only these sets and variants, in the suite's order; nothing named is everything."""
-        return Suite(
-            tuple(_chosen("--tasks", self.sets, tasks)),
-            tuple(
-                variant
-                for variant in self.variants
-                if variant.name in _chosen("--algos", tuple(v.name for v in self.variants), names)
-            ),
+        there = tuple(variant.name for variant in self.variants)
+        return self._replace(
+            sets=_chosen("--tasks", self.sets, tasks), chosen=_chosen("--algos", there, names)
         )
 
 
-def _chosen(option: str, there: tuple[str, ...], wanted: tuple[str, ...]) -> list[str]:
+def _chosen(option: str, there: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
     strangers = [name for name in wanted if name not in there]
     if strangers:
         raise InputError(f"{option} {strangers[0]}: not in this suite; there are: {', '.join(there)}")
-    return [name for name in there if not wanted or name in wanted]
+    return tuple(name for name in there if not wanted or name in wanted)
 
 
 RATIOS = (0.25, 0.5, 1.0, 2.0)
