@@ -215,6 +215,8 @@ def test_a_run_of_another_config_is_not_submitted(planned: plans.Plan, tmp_path:
 def test_no_cluster_is_told(planned: plans.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # `auto` looks for processes as well: another test's cluster may be running beside this one
+    monkeypatch.setattr("ray._private.services._find_address_from_flag", lambda flag: set())
     with pytest.raises(InputError, match=r"--address auto: no Ray cluster .*ray start --head"):
         ray_engine.run(planned, tmp_path / "out", print)
     monkeypatch.setitem(sys.modules, "ray", None)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from ipd.runs import devices
 from ipd.runs.checkpoint import CheckpointStore, named_leaves
 from ipd.runs.errors import RunFailed
 from ipd.runs.metrics import MetricsLog
@@ -35,6 +36,8 @@ class Learner(NamedTuple):
     """validate(config, state, data) -> (state, metrics), at multiples of `validate_every` and at the end"""
     finished: Callable[..., Any] | None = None
     """finished(config, state) -> bool; training ends early when it holds for all seeds"""
+    batch_axis: int = 0
+    """Of every leaf of a batch: the axis of its rows."""
 
 
 class Schedule(NamedTuple):
@@ -79,19 +82,22 @@ def train(
 ) -> tuple[Any, int]:
     """Trains all seeds from `state`, or from the last checkpoint in `store`, to the end of `schedule`.
 
-    `state` holds every seed, stacked on axis 0, and is given up (its buffers are re-used);
+    `state` holds every seed, stacked on axis 0, and is given up (its buffers are re-used); on several
+    devices seeds, or the batch of a single one, are spread over them (`runs.devices`);
     `data_axes` says per leaf of `data` whether it has a seed axis (0) or is shared (None);
     `stage_keys` is one key a seed. Returns the state and the last step, which is in `store`.
     Raises `RunFailed` at a non-finite metric or a NaN in the state; the last good checkpoint stays.
     """
     # Python scalars make weakly typed leaves; a checkpoint has none, and both must be one program.
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype) if eqx.is_array(leaf) else leaf, state)
-    advance, validate = _compile(learner, config, state, data_axes)
+    where = devices.layout(stage_keys.shape[0])
+    advance, validate = _compile(learner, config, state, data_axes, where)
     start = store.steps()[-1] if store.steps() else 0
     if start:
         state = store.load(start, like=state)
     log.resume(stage, start)
     arrays, static = eqx.partition(state, eqx.is_array)
+    arrays, data, stage_keys = devices.place(where, arrays, data, data_axes, stage_keys)
     names = list(named_leaves(arrays))
     step, saved_at = start, time.monotonic()
     progress.begin(stage, step, schedule.steps)
@@ -125,14 +131,16 @@ def _all_finished(learner: Learner, config: Any, state: Any) -> bool:
     return bool(np.all(eqx.filter_vmap(functools.partial(learner.finished, config))(state)))
 
 
-def _compile(learner: Learner, config: Any, state: Any, data_axes: Any) -> tuple[Any, Any]:
+def _compile(
+    learner: Learner, config: Any, state: Any, data_axes: Any, where: devices.Layout | None = None
+) -> tuple[Any, Any]:
     """The device's two programs: a chunk of updates, and a look at the held-out data (or None)."""
     _, static = eqx.partition(state, eqx.is_array)
 
     @jax.jit
     def update(arrays: Any, data: Any, key: jax.Array) -> tuple[Any, Any]:
         draw_key, update_key = jax.random.split(key)
-        batch = learner.draw(config, data, draw_key)
+        batch = devices.spread_batch(where, learner.draw(config, data, draw_key), learner.batch_axis)
         new, metrics = learner.update(config, eqx.combine(arrays, static), batch, update_key)
         return eqx.filter(new, eqx.is_array), metrics
 

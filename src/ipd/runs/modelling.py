@@ -49,8 +49,9 @@ def world(run: Run) -> tuple[Trained, Split]:
 
     def work() -> dict[str, Any]:
         learner = loop.Learner(
-            world_learner.draw, world_learner.update, world_learner.validate, world_learner.finished
-        )
+            world_learner.draw, world_learner.update, world_learner.validate, world_learner.finished,
+            batch_axis=1,  # behind the members
+        )  # fmt: skip
         rows = len(split.train.rewards)
         keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 0), 1))(run.keys("world"))
         bootstrap = jax.vmap(lambda key: world_learner.bootstrap(config, rows, key))(keys)
