@@ -122,9 +122,12 @@ def documents() -> dict[Path, str]:
         mark: rows_of(sorted((ROOT / "results").glob(pattern)), policies)
         for mark, (pattern, policies) in places.items()
     }
+    hopper = "hopper-medium-replay"
+    pairs = [(f"table1/{hopper}/{algo}", f"peers/{hopper}/d3rlpy-{algo}") for algo in ("iql", "cql")]
+    peers = rows_of(ROOT / "results" / folder for pair in pairs for folder in pair)
     return {
         readme: put(readme, {"table1": scores(found, tuned)} | figures),
-        baselines: put(baselines, {"shares": shares(found)}),
+        baselines: put(baselines, {"shares": shares(found), "peers": peers}),
     }
 
 
