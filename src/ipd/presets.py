@@ -126,9 +126,6 @@ ALGOS: dict[str, Overrides] = {
 }
 """Settings by which a baseline differs from the method's own stage of that kind."""
 
-AS_PUBLISHED: dict[str, Overrides] = {"iql": {"value.multi_step": 1}, "qdt": {"value.multi_step": 1}}
-"""What a preset gives the method and not the baselines that use the same stage."""
-
 ABLATIONS: dict[str, Overrides] = {
     "no-augmentation": {"augment.enabled": False, "policy.mix": 0.0},
     "no-q-term": {"policy.q_weight": 0.0},
@@ -202,7 +199,6 @@ def with_task(name: str, task: str | None, source: str = "", algo: Algo = "ipd")
     config = for_task(override(Config(), ALGOS.get(algo, {})), task, source)
     config = override(config, PRESETS[base])
     config = override(config, baseline_presets.PRESETS.get(base, {}))
-    config = override(config, AS_PUBLISHED.get(algo, {}))
     for ablation in ablations:
         config = override(config, ABLATIONS[ablation])
     return dataclasses.replace(config, preset=name, algo=algo)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import ipd
-from ipd import presets
 from ipd.baselines.material import Material
 from ipd.config import Algo, Config, sections, trimmed
 from ipd.data.sources import load
@@ -39,14 +38,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file[key] = getattr(episodes, key)
         file["terminals"], file["timeouts"] = episodes.terminated, episodes.truncated
     return path
-
-
-def test_a_preset_gives_the_method_several_steps_and_not_its_baselines(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(presets.PRESETS, "far", {"value.multi_step": 5})
-    told = {algo: with_task("far", None, algo=algo).value.multi_step for algo in get_args(Algo)}
-    assert told["ipd"] == 5 and told["iql"] == told["qdt"] == 1
 
 
 def tiny(algo: Algo) -> Config:

@@ -89,21 +89,21 @@ class Transformer(eqx.Module):
         key: PRNG | None = None,
     ) -> Float[Array, "tokens width"]:
         """Token i sees the present tokens j <= i."""
-        tokens = x.shape[0]
-        visible = jnp.tril(jnp.ones((tokens, tokens), bool)) & present[None, :]
-        keys = [None] * len(self.blocks) if key is None else list(jax.random.split(key, len(self.blocks)))
-        x = jax.vmap(self.norm_in)(x)
-        for block, k in zip(self.blocks, keys, strict=True):
-            x = block(x, visible, rate, k)
-        return jax.vmap(self.norm_out)(x)
+        return jax.vmap(self.norm_out)(self._through(len(self.blocks), x, present, rate, key))
 
     def newest(
         self, x: Float[Array, "tokens width"], present: Bool[Array, "tokens"]
     ) -> Float[Array, "width"]:
         """The last row of ``__call__`` without dropout: the last block works for one token instead of all."""
+        x = self._through(len(self.blocks) - 1, x, present, 0.0, None)
+        return self.norm_out(self.blocks[-1].newest(x, present))
+
+    def _through(self, count: int, x: Array, present: Array, rate: float, key: PRNG | None) -> Array:
+        """Behind the first LayerNorm and the first ``count`` blocks."""
         tokens = x.shape[0]
         visible = jnp.tril(jnp.ones((tokens, tokens), bool)) & present[None, :]
+        keys = [None] * len(self.blocks) if key is None else list(jax.random.split(key, len(self.blocks)))
         x = jax.vmap(self.norm_in)(x)
-        for block in self.blocks[:-1]:
-            x = block(x, visible, 0.0, None)
-        return self.norm_out(self.blocks[-1].newest(x, present))
+        for block, k in zip(self.blocks[:count], keys[:count], strict=True):
+            x = block(x, visible, rate, k)
+        return x

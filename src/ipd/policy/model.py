@@ -68,13 +68,8 @@ class SequencePolicy(eqx.Module):
         tokens = self._tokens(prompts, observations, actions, timesteps)[:-1]
         return jnp.tanh(self.head(self.transformer.newest(tokens, jnp.repeat(present, 3)[:-1])))
 
-    def _tokens(
-        self,
-        prompts: Float[Array, "context"],
-        observations: Float[Array, "context obs"],
-        actions: Float[Array, "context act"],
-        timesteps: Int[Array, "context"],
-    ) -> Float[Array, "tokens width"]:
+    def _tokens(self, prompts: Array, observations: Array, actions: Array, timesteps: Array) -> Array:
+        """Interleaved, ``(3 context, width)``."""
         # steps that few logged episodes reach have embeddings that nothing ever trained
         time = self.embed_timestep[timesteps] if self.time == "episode" else self.embed_timestep
         tokens = jnp.stack(

@@ -121,8 +121,8 @@ def methods(comparison: Comparison, moment: str) -> Table:
 
 def _largest(line: int, scores: Sequence[float]) -> dict[int, int]:
     """The line with the column of its largest number, names being column 0; {} for fewer than two."""
-    there = [(score, column) for column, score in enumerate(scores, 1) if math.isfinite(score)]
-    return {line: max(there)[1]} if len(there) > 1 else {}
+    there = {column: score for column, score in enumerate(scores, 1) if math.isfinite(score)}
+    return {line: max(there, key=lambda column: there[column])} if len(there) > 1 else {}
 
 
 def places(comparison: Comparison) -> Table | None:
@@ -139,7 +139,7 @@ def places(comparison: Comparison) -> Table | None:
                           f"{place} of {len(means) + 1}",
                           f"{compare.name_of(rival)} {digits(means[rival])}"))  # fmt: skip
     header = ("", "IPD", "place", "best other")
-    return Table("Data set by data set", header, lines) if lines else None
+    return Table("Data set by data set, last evaluation", header, lines) if lines else None
 
 
 def variants(comparison: Comparison) -> Table | None:

@@ -30,7 +30,8 @@ STAGES = ("value", "world", "cloning", "augment", "refit", "policy", "evaluate",
 """Those of the method, in the order in which they run; the position is part of every random key."""
 
 _MATHS = ("maths/losses.py", "maths/gaussians.py", "maths/returns.py", "nn/mlp.py", "nn/transformer.py")
-_LEARNING = ("types.py", *_MATHS, "data/episodes.py", "value", "runs/loop.py", "runs/trained.py")
+_LEARNING = ("types.py", *_MATHS, "data/episodes.py", "value", "runs/loop.py",
+             "runs/devices.py", "runs/trained.py")  # fmt: skip
 _BASELINE = (*_LEARNING, "runs/learning.py")
 _IMAGINING = ("data/windows.py", "planning", "world", "runs/imagination.py")
 CODE: dict[str, tuple[str, ...]] = {
