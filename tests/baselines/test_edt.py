@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import equinox as eqx
 import jax
@@ -137,8 +136,7 @@ def test_search_keeps_the_history_with_the_largest_estimate(best: int) -> None:
     gains = jnp.asarray([9.0, 0.2, 9.0, 0.3, 9.0, 0.1, 9.0, 9.0]).at[best].add(0.4)
 
     def model(seen: Context) -> Prediction:
-        start = 7 - seen.present.sum()
-        assert seen.observations.shape == (7, 5)
+        start = jnp.where(seen.present.any(), jnp.argmax(seen.present), 7)
         first = (seen.returns == 0.4).all()
         return Prediction(
             jnp.full((7, 3), start / 10.0),
@@ -158,23 +156,18 @@ def test_search_keeps_the_history_with_the_largest_estimate(best: int) -> None:
     np.testing.assert_allclose(found.to_go, (best + 1) / 4.0 - 1.0)
 
 
-@pytest.mark.parametrize("time", ["episode", "window"])
-def test_acting_is_a_plain_loop_over_shortened_histories(time: Literal["episode", "window"]) -> None:
-    """Step by step, each history cut out by hand and alone in the network, at the window's first places.
-
-    There a step stood in training that had as much history: the place in the window tells it.
-    """
-    config = dataclasses.replace(CONFIG, time=time)
-    model: ElasticTransformer = filled(lambda key: ElasticTransformer(config, SPEC, key), 0)
+def test_acting_is_a_plain_loop_over_shortened_histories() -> None:
+    """Step by step, each history cut out by hand and alone in the network, not masked."""
+    model = network()
     bins = (8.0 * model.head_bins.weight, jnp.zeros(9))  # so that not always the same bin is drawn
     model = eqx.tree_at(lambda m: (m.head_bins.weight, m.head_bins.bias), model, bins)
-    state = filled(lambda key: edt.init(config, SPEC, key), 0, 0.0)._replace(acting=model)
+    state = filled(lambda key: edt.init(CONFIG, SPEC, key), 0, 0.0)._replace(acting=model)
     random = np.random.default_rng(5)
     seen = random.normal(size=(9, 5)).astype(np.float32)
     act = jax.jit(
-        lambda memory, o: edt.act(config, state, {}, memory, o, jnp.asarray(3.0), jax.random.key(0))
+        lambda memory, o: edt.act(CONFIG, state, {}, memory, o, jnp.asarray(3.0), jax.random.key(0))
     )
-    memory = edt.begin(config, SPEC, {})
+    memory = edt.begin(CONFIG, SPEC, {})
     predict = jax.jit(lambda steps: model(steps))
     returns: list[float] = []
     actions: list[np.ndarray] = []
@@ -182,19 +175,19 @@ def test_acting_is_a_plain_loop_over_shortened_histories(time: Literal["episode"
     rubbish = window(6)
 
     def alone(first: int, to_go: np.ndarray) -> Prediction:
-        """Step ``first`` and what follows, at the window's first places; the rest of it is rubbish."""
+        """Step ``first`` and what follows, at the window's end; the rest of it is rubbish."""
         length = len(to_go)
 
-        def padded(rows: np.ndarray) -> np.ndarray:
+        def ending(rows: np.ndarray) -> np.ndarray:
             shape = (CONTEXT - length, *rows.shape[1:])
-            return np.concatenate([rows, random.normal(size=shape)]).astype(np.float32)
+            return np.concatenate([random.normal(size=shape), rows]).astype(np.float32)
 
-        history = padded(np.stack([*actions[first:], np.full(3, 33.0)]))
-        timesteps = first + np.arange(CONTEXT)
+        history = ending(np.stack([*actions[first:], np.full(3, 33.0)]))
+        timesteps = np.maximum(np.arange(first + length - CONTEXT, first + length), 0)
         return predict(
             rubbish._replace(
-                observations=padded(seen[first : first + length]), returns=padded(to_go), actions=history,
-                timesteps=timesteps, present=np.arange(CONTEXT) < length,
+                observations=ending(seen[first : first + length]), returns=ending(to_go), actions=history,
+                timesteps=timesteps, present=np.arange(CONTEXT) >= CONTEXT - length,
             )
         )  # fmt: skip
 
@@ -203,11 +196,10 @@ def test_acting_is_a_plain_loop_over_shortened_histories(time: Literal["episode"
         tried = []
         for first in range(max(0, t + 1 - CONTEXT), t + 1, 2):
             to_go = np.asarray([*returns[first:], 44.0], np.float32)
-            logits = np.asarray(alone(first, to_go).logits)[: len(to_go)]
+            logits = np.asarray(alone(first, to_go).logits)[-len(to_go) :]
             drawn = (logits + 0.2 * np.arange(9) / 8.0).argmax(1) / 4.0 - 1.0
             said = alone(first, drawn)
-            newest = len(to_go) - 1
-            tried.append((float(said.returns[newest]), first, drawn[-1], np.asarray(said.actions[newest])))
+            tried.append((float(said.returns[-1]), first, drawn[-1], np.asarray(said.actions[-1])))
         _, first, to_go, expected = max(tried, key=lambda one: one[0])
         returns.append(float(to_go))
         actions.append(expected)

@@ -19,7 +19,7 @@ later first passes, so no target return is needed.
 Departures from the public code: pre-norm blocks with a LayerNorm on the embeddings; 32-bit floats; the
 range of the bins is that of the data and not of the task's reference scores; windows end at steps drawn
 uniformly, so trajectories come up by their length and not all equally often; padding is masked; all
-histories are tried in one vmap, each standing at the window's first places.
+histories are tried in one vmap.
 """
 
 from __future__ import annotations
@@ -179,14 +179,11 @@ def search(config: EDTConfig, model: Callable[[Context], Prediction], context: C
     starts = oldest + jnp.arange(0, length, config.search_stride)
 
     def attempt(start: Int[Array, ""], key: PRNG) -> Found:
-        # in training a step with so much history stands at the place of that number, not at the end
-        seen: Context = jax.tree.map(lambda leaf: jnp.roll(leaf, -start, axis=0), context)
-        seen = seen._replace(present=jnp.arange(length) < length - start)
+        seen = context._replace(present=jnp.arange(length) >= start)
         drawn = draw_expert(config, model(seen).logits, key)
         said = model(seen._replace(returns=drawn))
-        newest = length - 1 - start
-        estimate = jnp.where(start < length, said.returns[newest], -jnp.inf)
-        return Found(start, estimate, drawn[newest], said.actions[newest])
+        estimate = jnp.where(start < length, said.returns[-1], -jnp.inf)
+        return Found(start, estimate, drawn[-1], said.actions[-1])
 
     found = jax.vmap(attempt)(starts, jax.random.split(key, starts.shape[0]))
     best = jnp.argmax(found.estimate)
