@@ -17,6 +17,7 @@ from ipd.baseline_config import SequenceConfig
 from ipd.baselines import sequences
 from ipd.baselines.material import Material
 from ipd.baselines.sequences import TokenTransformer
+from ipd.nn import parts
 from ipd.types import Spec, Steps
 
 CONFIG = SequenceConfig(batch_size=13, layers=2, heads=3, width=12, context_len=7, dropout=0.0)
@@ -172,17 +173,19 @@ def test_gradient_of_parts_is_that_of_the_whole_batch(
     key = jax.random.key(0)
     expected, metrics = jax.jit(jax.grad(lambda t: loss_fn(t, batch, key), has_aux=True))(trunk)
     gradient = partial(sequences.gradient, loss_fn)
+    monkeypatch.setattr(parts, "TOKENS_AT_ONCE", 8 * 3 * CONTEXT)
     found, told = jax.jit(gradient)(trunk, batch, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
     assert told["mean"] == pytest.approx(float(metrics["mean"]), rel=1e-5)
     # no mean over the steps present, so that the parts' weights show
     assert told["steps"] > float(metrics["steps"]) + 0.01
-    monkeypatch.setattr(sequences, "WINDOWS_AT_ONCE", 7)
+    monkeypatch.setattr(parts, "TOKENS_AT_ONCE", 10**6)
     whole, _ = jax.jit(lambda *each: gradient(*each))(trunk, batch, key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), whole, expected)
 
 
-def test_every_part_drops_other_units(material: Material) -> None:
+def test_every_part_drops_other_units(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "TOKENS_AT_ONCE", 8 * 3 * CONTEXT)
     logged, _ = sequences.prepare(material)
     batch = sequences.windows(logged, jnp.full(16, 60), CONTEXT)
 

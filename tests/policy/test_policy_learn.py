@@ -12,6 +12,7 @@ import pytest
 from plain_numpy import Adam, Arrays, filled, layer_norm, leaves, member, mlp
 
 from ipd.config import PolicyConfig
+from ipd.nn import parts
 from ipd.policy import learn
 from ipd.policy.enriched import Data, Imagined, Logged
 from ipd.policy.learn import State
@@ -111,17 +112,18 @@ def plain_actions(p: Arrays, w: Window, row: int) -> np.ndarray:
 def plain_loss(
     p: Arrays, critics: list[Arrays], w: Window, q_scale: float | None = None
 ) -> tuple[float, float]:
-    """Eq. 26 summed position by position over the targets, and the scale of Q."""
-    errors, qs, weights = [], [], []
+    """Eq. 26 summed position by position over the targets, and the scale of Q: that of the data's actions."""
+    errors, qs, sizes, weights = [], [], [], []
     for row in range(len(w.prompts)):
         actions = plain_actions(p, w, row)
         for t in range(CONFIG.context_len):
             if w.target[row, t] > 0:
-                pair = np.concatenate([w.observations[row, t], actions[t]])[None]
-                qs.append(min(mlp(net, pair, 3)[0][0, 0] for net in critics))
+                for found, action in ((qs, actions[t]), (sizes, w.actions[row, t])):
+                    pair = np.concatenate([w.observations[row, t], action])[None]
+                    found.append(min(mlp(net, pair, 3)[0][0, 0] for net in critics))
                 errors.append(((actions[t] - w.actions[row, t]) ** 2).mean())
                 weights.append(w.target[row, t])
-    scale = np.abs(qs).mean() + 1e-6 if q_scale is None else q_scale
+    scale = np.abs(sizes).mean() + 1e-6 if q_scale is None else q_scale
     cloning = np.average(errors, weights=weights)
     return float(cloning - CONFIG.q_weight * np.mean(qs) / scale), float(scale)
 
@@ -132,15 +134,13 @@ def test_loss_gradient_and_updates_are_those_of_plain_numpy() -> None:
         state = fresh()
         window = drawn(data)
         window = window._replace(target=window.target * (1 + jnp.arange(6.0))[:, None])
-        grad = jax.jit(
-            jax.value_and_grad(lambda p, w: learn.loss_fn(CONFIG, p, state.critics, w, jax.random.key(2))[0])
-        )
-        loss, grads = grad(state.policy, window)
+        grad = jax.jit(lambda p, w: learn.gradient(CONFIG, p, state.critics, w, jax.random.key(2)))
+        grads, metrics = grad(state.policy, window)
         plain = leaves(state.policy)
         critics = [member(state.critics, i) for i in range(2)]
         w = jax.tree.map(np.asarray, window)
         expected, scale = plain_loss(plain, critics, w)
-        np.testing.assert_allclose(float(loss), expected, rtol=1e-9)
+        np.testing.assert_allclose(float(metrics["policy_loss"]), expected, rtol=1e-9)
 
         # the gradient by central differences along three directions; Q's scale does not move with it
         random = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def test_loss_gradient_and_updates_are_those_of_plain_numpy() -> None:
         update = jax.jit(lambda s, w: learn.update(CONFIG, s, w, jax.random.key(2)))
         acting = plain
         for _ in range(2):
-            raw = leaves(grad(state.policy, window)[1])
+            raw = leaves(grad(state.policy, window)[0])
             norm = np.sqrt(sum((g**2).sum() for g in raw))
             assert norm > CONFIG.clip_norm
             plain = adam.step(plain, [g * CONFIG.clip_norm / norm for g in raw])
@@ -173,6 +173,21 @@ def test_loss_gradient_and_updates_are_those_of_plain_numpy() -> None:
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
         for ours, theirs in zip(leaves(state.critics), leaves(before), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the loss divides by what only the whole batch knows."""
+    state, window = fresh(), drawn(DATA)
+    window = window._replace(target=window.target * (1 + jnp.arange(6.0))[:, None])
+    found = []
+    for tokens, expected in ((480, 1), (24, 3), (1, 6)):
+        monkeypatch.setattr(parts, "TOKENS_AT_ONCE", tokens)
+        assert parts.number_of_parts(6, 12) == expected
+        run = jax.jit(lambda p: learn.gradient(CONFIG, p, state.critics, window, jax.random.key(2)))
+        found.append(leaves(run(state.policy)))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_logged_windows_are_those_of_a_plain_loop() -> None:
@@ -246,9 +261,7 @@ def test_q_weight_has_no_unit() -> None:
         critics = eqx.tree_at(
             lambda c: (c.nets.layers[-1].weight, c.nets.layers[-1].bias), state.critics, scaled
         )
-        return jax.grad(lambda p: learn.loss_fn(CONFIG, p, critics, window, jax.random.key(2))[0])(
-            state.policy
-        )
+        return learn.gradient(CONFIG, state.policy, critics, window, jax.random.key(2))[0]
 
     for a, b in zip(leaves(gradient(jnp.array(1.0))), leaves(gradient(jnp.array(100.0))), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)

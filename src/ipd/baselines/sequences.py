@@ -36,12 +36,12 @@ from ipd.baselines.material import Constants, Material, episode_start, on_device
 from ipd.data.windows import window_rows
 from ipd.maths.returns import reward_to_go
 from ipd.nn.mlp import PRNG
+from ipd.nn.parts import number_of_parts, summed
 from ipd.nn.transformer import Transformer
 from ipd.types import Metrics, Spec
 
-WINDOWS_AT_ONCE = 8
-"""On a CPU; what the backward pass needs of more of them is too much for the cache, and takes up to twice
-as long to bring back from memory."""
+TOKENS_A_STEP = 3
+"""Streams of every member of the family."""
 
 
 class Logged(NamedTuple):
@@ -214,26 +214,18 @@ def gradient(
 ) -> tuple[Any, Metrics]:
     """Gradient and metrics of a loss that, like each of its metrics, is a mean over the steps present.
 
-    On a CPU summed over a few windows at a time, each part weighing as many steps as it has.
+    Summed over parts, each of which weighs as many steps as it has (``nn.parts``).
     """
-    total = batch.present.shape[0]
-    fits = jax.default_backend() == "cpu" and total % WINDOWS_AT_ONCE == 0
-    size = WINDOWS_AT_ONCE if fits else total
-    parts = jax.tree.map(lambda leaf: leaf.reshape(total // size, size, *leaf.shape[1:]), batch)
-    shares = parts.present.sum((1, 2)) / batch.present.sum()
-    keys = jax.random.split(key, total // size)
+    tokens = TOKENS_A_STEP * batch.present.shape[1]
+    total = batch.present.sum()
 
     def of(part: Window, key: PRNG) -> tuple[Any, Metrics]:
-        found: tuple[Any, Metrics] = jax.grad(lambda m: loss_fn(m, part, key), has_aux=True)(model)
-        return found
+        found = jax.grad(lambda m: loss_fn(m, part, key), has_aux=True)(model)
+        share = part.present.sum() / total
+        weighed: tuple[Any, Metrics] = jax.tree.map(lambda leaf: share * leaf, found)
+        return weighed
 
-    def add(sums: Any, each: tuple[Window, Array, PRNG]) -> tuple[Any, None]:
-        part, share, key = each
-        return jax.tree.map(lambda total, new: total + share * new, sums, of(part, key)), None
-
-    shapes = jax.eval_shape(of, jax.tree.map(lambda leaf: leaf[0], parts), keys[0])
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    sums: tuple[Any, Metrics] = jax.lax.scan(add, nothing, (parts, shares, keys))[0]
+    sums: tuple[Any, Metrics] = summed(of, batch, key, number_of_parts(batch.present.shape[0], tokens))
     return sums
 
 

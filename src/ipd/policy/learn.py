@@ -13,6 +13,7 @@ from ipd.config import PolicyConfig
 from ipd.data.windows import window_rows
 from ipd.maths.losses import policy_loss
 from ipd.nn.mlp import PRNG
+from ipd.nn.parts import number_of_parts, summed
 from ipd.policy.enriched import Data
 from ipd.policy.model import SequencePolicy
 from ipd.types import Metrics, Spec, Window
@@ -117,37 +118,77 @@ def shorten(config: PolicyConfig, window: Window, key: PRNG) -> Window:
     return window._replace(present=window.present & keep, target=jnp.where(keep, window.target, 0.0))
 
 
+class Scales(NamedTuple):
+    """What the loss divides by, of a whole batch: a part of it alone does not know."""
+
+    targets: Float[Array, ""]
+    """Number of positions that are learned."""
+    weight: Float[Array, ""]
+    """Their mean weight."""
+    q: Float[Array, ""]
+    """Mean \\|Q\\| of the data's actions there; 1 where Q is not asked."""
+
+
+def _smallest(critics: Critics, window: Window, actions: Float[Array, "batch context act"]) -> Array:
+    return jax.vmap(jax.vmap(lambda s, a: critics(s, a).min()))(window.observations, actions)
+
+
+def scales(config: PolicyConfig, critics: Critics, window: Window) -> Scales:
+    """Of a batch, before anything is predicted."""
+    mask = (window.target > 0.0).astype(window.target.dtype)
+    count = jnp.maximum(mask.sum(), 1.0)
+    q = jnp.ones_like(count)
+    if config.q_weight:
+        q = (jnp.abs(_smallest(critics, window, window.actions)) * mask).sum() / count + 1e-6
+    return Scales(count, jnp.maximum(window.target.sum(), 1e-6) / count, q)
+
+
 def loss_fn(
-    config: PolicyConfig, policy: SequencePolicy, critics: Critics, window: Window, key: PRNG
+    config: PolicyConfig, policy: SequencePolicy, critics: Critics, window: Window, key: PRNG, by: Scales
 ) -> tuple[Float[Array, ""], Metrics]:
-    """Eq. 26 averaged over target positions; Q is a function of the action only as far as gradients go."""
+    """Eq. 26 averaged over the target positions of the batch that ``by`` is of.
+
+    ``window`` may be a part of it; the losses of all parts add up. Q is a function of the action only as
+    far as gradients go.
+    """
     keys = jax.random.split(key, window.prompts.shape[0])
     predicted = jax.vmap(lambda p, o, a, t, m, k: policy(p, o, a, t, m, config.dropout, k))(
         window.prompts, window.observations, window.actions, window.timesteps, window.present, keys
     )
-    smallest = jax.vmap(jax.vmap(lambda s, a: critics(s, a).min()))
     mask = (window.target > 0.0).astype(predicted.dtype)
-    count = jnp.maximum(mask.sum(), 1.0)
-    share = window.target / jnp.maximum(window.target.sum(), 1e-6) * count
-    q = smallest(window.observations, predicted) if config.q_weight else jnp.zeros_like(mask)
-    q_scale = jax.lax.stop_gradient((jnp.abs(q) * mask).sum() / count) + 1e-6
-    each = jax.vmap(jax.vmap(lambda a, p, x, w: policy_loss(a, p, x, q_scale, config.q_weight, w)))(
-        window.actions, predicted, q, share
+    q = _smallest(critics, window, predicted) if config.q_weight else jnp.zeros_like(mask)
+    each = jax.vmap(jax.vmap(lambda a, p, x, w: policy_loss(a, p, x, by.q, config.q_weight, w)))(
+        window.actions, predicted, q, window.target / by.weight
     )
-    loss = (each * mask).sum() / count
-    error = (((predicted - window.actions) ** 2).mean(-1) * mask).sum() / count
+    loss = (each * mask).sum() / by.targets
+    error = (((predicted - window.actions) ** 2).mean(-1) * mask).sum() / by.targets
     metrics = {"policy_loss": loss, "action_error": error}
     if config.q_weight:
-        q_data = jax.lax.stop_gradient(smallest(window.observations, window.actions))
-        metrics["q_gain"] = ((q - q_data) * mask).sum() / count
+        gain = q - jax.lax.stop_gradient(_smallest(critics, window, window.actions))
+        metrics["q_gain"] = (gain * mask).sum() / by.targets
     return loss, metrics
+
+
+def gradient(
+    config: PolicyConfig, policy: SequencePolicy, critics: Critics, window: Window, key: PRNG
+) -> tuple[SequencePolicy, Metrics]:
+    """Gradient of Eq. 26 by the policy, and metrics; summed over parts of the batch (``nn.parts``)."""
+    by = scales(config, critics, window)
+
+    def of(part: Window, key: PRNG) -> tuple[SequencePolicy, Metrics]:
+        found: tuple[SequencePolicy, Metrics] = jax.grad(
+            lambda p: loss_fn(config, p, critics, part, key, by), has_aux=True
+        )(policy)
+        return found
+
+    batch, context = window.present.shape
+    sums: tuple[SequencePolicy, Metrics] = summed(of, window, key, number_of_parts(batch, 3 * context))
+    return sums
 
 
 def update(config: PolicyConfig, state: State, batch: Window, key: PRNG) -> tuple[State, Metrics]:
     """One clipped Adam step on Eq. 26."""
-    grads, metrics = jax.grad(lambda p: loss_fn(config, p, state.critics, batch, key), has_aux=True)(
-        state.policy
-    )
+    grads, metrics = gradient(config, state.policy, state.critics, batch, key)
     metrics["gradient_norm"] = optax.tree.norm(grads)
     steps, optimiser = _optimiser(config).update(grads, state.optimiser)
     policy = optax.apply_updates(state.policy, steps)
