@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from plain_numpy import filled, layer_norm, leaves, mlp
 
-from ipd.nn.mlp import MLP, drop
+from ipd.nn.mlp import MLP, drop, linear, random_bits
+from ipd.nn.norm import layer_norm as own_layer_norm
 from ipd.nn.transformer import Block, Transformer
 
 TOKENS, WIDTH, HEADS = 7, 12, 3
@@ -29,6 +31,53 @@ def test_dropout_keeps_the_mean_and_rests_without_a_key() -> None:
     assert abs(float(dropped.mean()) - 1.0) < 0.05
     np.testing.assert_array_equal(drop(ones, 0.25, None), ones)
     np.testing.assert_array_equal(drop(ones, 0.0, jax.random.key(0)), ones)
+
+
+def test_random_bits_are_even_and_strangers_to_each_other() -> None:
+    many = [np.asarray(random_bits(jax.random.key(seed), (64, 101)), np.int64) for seed in (0, 1)]
+    for bits in many:
+        assert bits.min() >= 0 and bits.max() < 2**16
+        # every one of the sixteen, one half of the time: four standard deviations of 6,464 draws
+        shares = (bits[..., None] >> np.arange(16) & 1).mean(axis=(0, 1))
+        assert np.abs(shares - 0.5).max() < 0.025
+        # 256 bins of 25: chi-square with 255 degrees of freedom
+        found = np.bincount((bits >> 8).ravel(), minlength=256)
+        assert abs(((found - found.mean()) ** 2 / found.mean()).sum() - 255) < 5 * np.sqrt(2 * 255)
+    a, b = (bits - bits.mean() for bits in many)
+    pairs = {"keys": (a, b), "neighbours": (a[:, 1:], a[:, :-1]), "rows": (a[1:], a[:-1]),
+             "halves": (a[:, 51:], a[:, :50])}  # fmt: skip
+    for name, (one, other) in pairs.items():
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.06, name
+
+
+def test_random_bits_of_old_keys_are_those_of_new_ones() -> None:
+    new, old = jax.random.key(3), jax.random.PRNGKey(3)
+    np.testing.assert_array_equal(random_bits(new, (5, 3)), random_bits(old, (5, 3)))
+    assert len(np.unique(jax.vmap(lambda k: random_bits(k, (3,)))(jax.random.split(new, 9)))) > 20
+
+
+def test_linear_is_the_layer_for_every_row() -> None:
+    layer = eqx.nn.Linear(5, 3, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 7, 5))
+    np.testing.assert_allclose(linear(layer, x), jax.vmap(jax.vmap(layer))(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(linear(layer, x[0, 0]), layer(x[0, 0]), rtol=1e-5, atol=1e-6)
+
+
+def test_layer_norm_and_its_gradients_are_those_of_the_library() -> None:
+    """Weights of two members, each shared by its rows: what the world model does."""
+    norms = jax.vmap(lambda w, b: eqx.tree_at(lambda n: (n.weight, n.bias), eqx.nn.LayerNorm(6), (w, b)))(
+        *jax.random.normal(jax.random.key(0), (2, 2, 6))
+    )
+    x, by = jax.random.normal(jax.random.key(1), (2, 2, 9, 6))
+    x = x.at[0, 0].set(4.0)  # no variance at all
+
+    def summed(norms: eqx.nn.LayerNorm, x: jax.Array, mine: bool) -> jax.Array:
+        one = own_layer_norm if mine else lambda norm, row: norm(row)
+        return (jax.vmap(lambda norm, rows: jax.vmap(lambda row: one(norm, row))(rows))(norms, x) * by).sum()
+
+    found, wanted = (jax.value_and_grad(summed, (0, 1))(norms, x, mine) for mine in (True, False))
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=2e-4, atol=2e-5)
 
 
 def plain_block(p: list[np.ndarray], x: np.ndarray, visible: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from ipd.baseline_config import DTConfig
 from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
 from ipd.baselines.sequences import Context, Logged, State, TokenTransformer, Window, step_mean
-from ipd.nn.mlp import PRNG
+from ipd.nn.mlp import PRNG, linear
 from ipd.types import Metrics, Spec
 
 DATA_AXES = None
@@ -48,7 +48,7 @@ class ReturnPolicy(eqx.Module):
         """Deterministic actions in [-1, 1]; steps that are not present carry no meaning."""
         streams = (window.returns, window.observations, window.actions)
         hidden = self.trunk(streams, window.timesteps, window.present, dropout, key)
-        return jnp.tanh(jax.vmap(self.head)(hidden[:, 1]))
+        return jnp.tanh(linear(self.head, hidden[:, 1]))
 
 
 def prepare(config: DTConfig, material: Material) -> tuple[Logged, Constants]:

@@ -39,7 +39,7 @@ from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
 from ipd.baselines.sequences import Context, Logged, State, TokenTransformer, Window, step_mean
 from ipd.maths.losses import expectile_loss
-from ipd.nn.mlp import PRNG
+from ipd.nn.mlp import PRNG, linear
 from ipd.types import Metrics, Spec
 
 DATA_AXES = None
@@ -81,10 +81,10 @@ class ElasticTransformer(eqx.Module):
         streams = (window.observations, window.returns, window.actions)
         hidden = self.trunk(streams, window.timesteps, window.present, dropout, key)
         return Prediction(
-            jnp.tanh(jax.vmap(self.head_action)(hidden[:, 1])),
-            jax.vmap(self.head_observation)(hidden[:, 2]),
-            jax.vmap(self.head_bins)(hidden[:, 0]),
-            jax.vmap(self.head_return)(hidden[:, 0])[:, 0],
+            jnp.tanh(linear(self.head_action, hidden[:, 1])),
+            linear(self.head_observation, hidden[:, 2]),
+            linear(self.head_bins, hidden[:, 0]),
+            linear(self.head_return, hidden[:, 0])[:, 0],
         )
 
 

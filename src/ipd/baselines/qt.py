@@ -42,7 +42,7 @@ from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
 from ipd.baselines.sequences import Context, Logged, TokenTransformer, Window, step_mean
 from ipd.maths.returns import reward_to_go
-from ipd.nn.mlp import PRNG
+from ipd.nn.mlp import PRNG, linear
 from ipd.types import Metrics, Spec
 from ipd.value.networks import Critics
 
@@ -69,8 +69,8 @@ class Policy(eqx.Module):
         """Actions in [-1, 1] and next observations; steps that are not present carry no meaning."""
         streams = (window.returns, window.observations, window.actions)
         hidden = self.trunk(streams, window.timesteps, window.present, dropout, key)
-        actions = jnp.tanh(jax.vmap(self.action_head)(hidden[:, 1]))
-        return actions, jax.vmap(self.observation_head)(hidden[:, 2])
+        actions = jnp.tanh(linear(self.action_head, hidden[:, 1]))
+        return actions, linear(self.observation_head, hidden[:, 2])
 
 
 class State(NamedTuple):

@@ -38,7 +38,7 @@ from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
 from ipd.baselines.sequences import Context, Logged, TokenTransformer, Window, step_mean
 from ipd.maths.losses import expectile_loss, gaussian_log_prob
-from ipd.nn.mlp import PRNG
+from ipd.nn.mlp import PRNG, linear
 from ipd.types import Metrics, Spec
 from ipd.value.networks import LOG_STD_BOUNDS
 
@@ -76,9 +76,9 @@ class MaxReturnTransformer(eqx.Module):
         streams = (window.observations, window.returns, window.actions)
         hidden = self.trunk(streams, window.timesteps, window.present, dropout, key)
         return Prediction(
-            jax.vmap(self.head_return)(hidden[:, 0])[:, 0],
-            jax.vmap(self.head_mean)(hidden[:, 1]),
-            jnp.clip(jax.vmap(self.head_log_std)(hidden[:, 1]), *LOG_STD_BOUNDS),
+            linear(self.head_return, hidden[:, 0])[:, 0],
+            linear(self.head_mean, hidden[:, 1]),
+            jnp.clip(linear(self.head_log_std, hidden[:, 1]), *LOG_STD_BOUNDS),
         )
 
 

@@ -35,7 +35,7 @@ from ipd.baseline_config import SequenceConfig
 from ipd.baselines.material import Constants, Material, episode_start, on_device
 from ipd.data.windows import window_rows
 from ipd.maths.returns import reward_to_go
-from ipd.nn.mlp import PRNG
+from ipd.nn.mlp import PRNG, linear
 from ipd.nn.parts import number_of_parts, summed
 from ipd.nn.transformer import Transformer
 from ipd.types import Metrics, Spec
@@ -166,7 +166,7 @@ class TokenTransformer(eqx.Module):
             time = time[jnp.minimum(timesteps, time.shape[0] - 1)]
         tokens = jnp.stack(
             [
-                jax.vmap(embed)(stream.reshape(context, -1)) + time
+                linear(embed, stream.reshape(context, -1)) + time
                 for embed, stream in zip(self.embed, streams, strict=True)
             ],
             axis=1,

@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ipd.nn.mlp import PRNG, drop
+from ipd.nn.mlp import PRNG, drop, linear
+from ipd.nn.norm import layer_norm
+
+
+def _each(norm: eqx.nn.LayerNorm, x: Float[Array, "tokens width"]) -> Float[Array, "tokens width"]:
+    return jax.vmap(lambda token: layer_norm(norm, token))(x)
 
 
 class Block(eqx.Module):
@@ -39,16 +44,21 @@ class Block(eqx.Module):
     ) -> Float[Array, "tokens width"]:
         """``visible[i, j]``: token i may look at token j."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        tokens, width = x.shape
-        qkv = jax.vmap(self.qkv)(jax.vmap(self.norm_attention)(x)).reshape(tokens, 3, self.heads, -1)
-        q, k, v = qkv[:, 0], qkv[:, 1], qkv[:, 2]
-        scores = jnp.einsum("ihd,jhd->hij", q, k) / jnp.sqrt(width / self.heads)
+        q, k, v = self._heads(_each(self.norm_attention, x))
+        scores = jnp.einsum("hid,hjd->hij", q * (q.shape[-1] ** -0.5), k)
         # a large finite number, not -inf: a row that sees nothing (padding) must stay finite
         weights = drop(jax.nn.softmax(jnp.where(visible[None], scores, -1e9)), rate, keys[0])
-        mixed = jnp.einsum("hij,jhd->ihd", weights, v).reshape(tokens, width)
-        x = x + drop(jax.vmap(self.out)(mixed), rate, keys[1])
-        hidden = jax.nn.relu(jax.vmap(self.up)(jax.vmap(self.norm_forward)(x)))
-        return x + drop(jax.vmap(self.down)(hidden), rate, keys[2])
+        mixed = jnp.einsum("hij,hjd->hid", weights, v).transpose(1, 0, 2).reshape(x.shape)
+        x = x + drop(linear(self.out, mixed), rate, keys[1])
+        hidden = jax.nn.relu(linear(self.up, _each(self.norm_forward, x)))
+        return x + drop(linear(self.down, hidden), rate, keys[2])
+
+    def _heads(self, normal: Float[Array, "tokens width"]) -> Float[Array, "3 heads tokens size"]:
+        """Queries, keys and values, made head by head: moving them there afterwards costs more."""
+        assert self.qkv.bias is not None
+        shape, width = (3, self.heads, -1), normal.shape[-1]
+        made = jnp.einsum("chdw,tw->chtd", self.qkv.weight.reshape(*shape, width), normal)
+        return made + self.qkv.bias.reshape(shape)[:, :, None]
 
     def newest(self, x: Float[Array, "tokens width"], seen: Bool[Array, "tokens"]) -> Float[Array, "width"]:
         """What the last token becomes, without dropout; of the others only keys and values are computed.
@@ -56,7 +66,7 @@ class Block(eqx.Module):
         ``seen[j]``: it may look at token j.
         """
         tokens, width = x.shape
-        normal = jax.vmap(self.norm_attention)(x)
+        normal = _each(self.norm_attention, x)
         weight, bias = self.qkv.weight, self.qkv.bias
         assert bias is not None
         q = (weight[:width] @ normal[-1] + bias[:width]).reshape(self.heads, -1)
@@ -89,7 +99,7 @@ class Transformer(eqx.Module):
         key: PRNG | None = None,
     ) -> Float[Array, "tokens width"]:
         """Token i sees the present tokens j <= i."""
-        return jax.vmap(self.norm_out)(self._through(len(self.blocks), x, present, rate, key))
+        return _each(self.norm_out, self._through(len(self.blocks), x, present, rate, key))
 
     def newest(
         self, x: Float[Array, "tokens width"], present: Bool[Array, "tokens"]
@@ -103,7 +113,7 @@ class Transformer(eqx.Module):
         tokens = x.shape[0]
         visible = jnp.tril(jnp.ones((tokens, tokens), bool)) & present[None, :]
         keys = [None] * len(self.blocks) if key is None else list(jax.random.split(key, len(self.blocks)))
-        x = jax.vmap(self.norm_in)(x)
+        x = _each(self.norm_in, x)
         for block, k in zip(self.blocks[:count], keys[:count], strict=True):
             x = block(x, visible, rate, k)
         return x

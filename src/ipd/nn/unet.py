@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ipd.nn.mlp import PRNG
+from ipd.nn.mlp import PRNG, linear
 
 TAPS = 5
 GROUPS = 8
@@ -49,7 +49,7 @@ class Conv(eqx.Module):
         side = self.taps // 2
         padded = jnp.pad(x, ((side, side), (0, 0)))
         near = jnp.concatenate([padded[i : i + len(x) : stride] for i in range(self.taps)], axis=1)
-        return jax.vmap(self.linear)(near)
+        return linear(self.linear, near)
 
 
 class ConvBlock(eqx.Module):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ipd.config import PolicyConfig
-from ipd.nn.mlp import PRNG
+from ipd.nn.mlp import PRNG, linear
 from ipd.nn.transformer import Transformer
 from ipd.types import Spec
 
@@ -54,7 +54,7 @@ class SequencePolicy(eqx.Module):
         """Deterministic actions in [-1, 1]; rows that are not ``present`` carry no meaning."""
         tokens = self._tokens(prompts, observations, actions, timesteps)
         hidden = self.transformer(tokens, jnp.repeat(present, 3), dropout, key)
-        return jnp.tanh(jax.vmap(self.head)(hidden.reshape(present.shape[0], 3, -1)[:, 1]))
+        return jnp.tanh(linear(self.head, hidden.reshape(present.shape[0], 3, -1)[:, 1]))
 
     def newest(
         self,
@@ -74,9 +74,9 @@ class SequencePolicy(eqx.Module):
         time = self.embed_timestep[timesteps] if self.time == "episode" else self.embed_timestep
         tokens = jnp.stack(
             [
-                jax.vmap(self.embed_prompt)(prompts[:, None]) + time,
-                jax.vmap(self.embed_observation)(observations) + time,
-                jax.vmap(self.embed_action)(actions) + time,
+                linear(self.embed_prompt, prompts[:, None]) + time,
+                linear(self.embed_observation, observations) + time,
+                linear(self.embed_action, actions) + time,
             ],
             axis=1,
         )

@@ -29,8 +29,8 @@ from ipd.types import Spec, Steps
 STAGES = ("value", "world", "cloning", "augment", "refit", "policy", "evaluate", "audit")
 """Those of the method, in the order in which they run; the position is part of every random key."""
 
-_MATHS = ("maths/losses.py", "maths/gaussians.py", "maths/returns.py", "nn/mlp.py", "nn/parts.py",
-          "nn/transformer.py")  # fmt: skip
+_MATHS = ("maths/losses.py", "maths/gaussians.py", "maths/returns.py", "nn/mlp.py", "nn/norm.py",
+          "nn/parts.py", "nn/transformer.py")  # fmt: skip
 _LEARNING = ("types.py", *_MATHS, "data/episodes.py", "value", "runs/loop.py",
              "runs/devices.py", "runs/trained.py")  # fmt: skip
 _BASELINE = (*_LEARNING, "runs/learning.py")
