@@ -7,6 +7,7 @@ they take turns. The worker writes one JSON object a line: first what it is, the
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,13 +32,21 @@ def serve(work: Callable[[], float], **told: Any) -> None:
 class Worker:
     """The bench's side."""
 
-    def __init__(self, python: Path, script: Path, words: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, python: Path, script: Path, words: list[str], environment: dict[str, str], cores: int
+    ) -> None:
+        def stay() -> None:
+            # JAX has no setting for the number of its threads: it takes the cores that it may use
+            if hasattr(os, "sched_setaffinity"):
+                os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
         self._child = subprocess.Popen(
             [str(python), str(script), *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            preexec_fn=stay,
         )
         self.told = self._read()
 

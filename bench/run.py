@@ -61,13 +61,13 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def ours(job: str, threads: int) -> Worker:
-    return Worker(Path(sys.executable), HERE / "ours.py", [job], environment(threads))
+    return Worker(Path(sys.executable), HERE / "ours.py", [job], environment(threads), threads)
 
 
 def peer(job: str, threads: int) -> Worker:
     if job.startswith("ours:"):
         return ours(job.removeprefix("ours:"), threads)
-    return Worker(PEERS, HERE / "peers" / "speed.py", [job, str(threads)], environment(threads))
+    return Worker(PEERS, HERE / "peers" / "speed.py", [job, str(threads)], environment(threads), threads)
 
 
 def measure(line: Line, rounds: int, threads: int) -> dict[str, object]:
@@ -141,7 +141,7 @@ def told(line: dict[str, object]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="and cores")
     parser.add_argument("--only", default="", help="lines, separated by commas")
     parser.add_argument("--name", default="latest", help="of the files in bench/results")
     chosen = parser.parse_args()
