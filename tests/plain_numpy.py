@@ -66,7 +66,7 @@ def mlp(params: Arrays, x: np.ndarray, depth: int) -> tuple[np.ndarray, Callable
     norms = params[2 * depth :]
     for i in range(depth):
         inputs.append(x)
-        x = x @ params[2 * i].T + params[2 * i + 1]
+        x = x @ params[2 * i] + params[2 * i + 1]
         if i == depth - 1:
             break
         if norms:
@@ -78,9 +78,9 @@ def mlp(params: Arrays, x: np.ndarray, depth: int) -> tuple[np.ndarray, Callable
     def back(g: np.ndarray) -> Arrays:
         grads = [np.zeros_like(p) for p in params]
         for i in reversed(range(depth)):
-            grads[2 * i], grads[2 * i + 1] = g.T @ inputs[i], g.sum(0)
+            grads[2 * i], grads[2 * i + 1] = inputs[i].T @ g, g.sum(0)
             if i:
-                g = g @ params[2 * i] * masks[i - 1]
+                g = g @ params[2 * i].T * masks[i - 1]
                 if norms:
                     place = 2 * (depth + i - 1)
                     g, grads[place], grads[place + 1] = backs[i - 1](g)

@@ -65,7 +65,7 @@ def constant(critics: Critics, *values: float) -> Critics:
 def first(critics: Critics) -> Critics:
     """Critics without hidden layers that answer observation 0."""
     net = MLP(8, (), 1, jax.random.key(0))
-    weight, bias = jnp.zeros((2, 1, 8)).at[:, 0, 0].set(1.0), jnp.zeros((2, 1))
+    weight, bias = jnp.zeros((2, 8, 1)).at[:, 0, 0].set(1.0), jnp.zeros((2, 1))
     nets = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), net)
     nets = eqx.tree_at(lambda n: (n.layers[0].weight, n.layers[0].bias), nets, (weight, bias))
     return eqx.tree_at(lambda c: c.nets, critics, nets)
@@ -74,7 +74,7 @@ def first(critics: Critics) -> Critics:
 def sure(state: mobile.State) -> mobile.State:
     """The state with a policy of next to no width, which acts by its mean."""
     last = state.policy.net.layers[-1]
-    weight, bias = last.weight.at[3:].set(0.0), last.bias.at[3:].set(-50.0)
+    weight, bias = last.weight.at[:, 3:].set(0.0), last.bias.at[3:].set(-50.0)
     where = lambda s: (s.policy.net.layers[-1].weight, s.policy.net.layers[-1].bias)  # noqa: E731
     return eqx.tree_at(where, state, (weight, bias))
 
@@ -89,7 +89,7 @@ def test_penalty_is_that_of_a_plain_loop(small_steps: Steps) -> None:
     ensemble = eqx.tree_at(lambda e: e.scale, filled(make, 1), scale)
     where = lambda e: (e.dynamics.layers[-1].weight, e.dynamics.layers[-1].bias)  # noqa: E731
     weight, bias = where(ensemble)
-    still = (weight.at[:, 5:].set(0.0), bias.at[:, 5:].set(-290.0))  # no noise in the next state
+    still = (weight.at[:, :, 5:].set(0.0), bias.at[:, 5:].set(-290.0))  # no noise in the next state
     ensemble = eqx.tree_at(where, ensemble, still)
     observations, actions = small_steps.observations[:6], small_steps.actions[:6]
     ours = INCONSISTENCY(
@@ -234,7 +234,7 @@ def test_seeds_side_by_side_each_in_its_own_world_learn_the_model_s_reward(small
         ensemble = made(0.1, 0.0, 0.0)
         scale = ensemble.scale
         linear = Ensemble(5, 3, (), 2, (-300.0, 5.0), scale, False, jax.random.key(0))
-        weight = jnp.zeros((2, 1, 8)).at[:, 0, 5].set(3.0 * sign)
+        weight = jnp.zeros((2, 8, 1)).at[:, 5, 0].set(3.0 * sign)
         last = (ensemble.dynamics, eqx.tree_at(lambda r: r.layers[0].weight, linear.reward, weight))
         return eqx.tree_at(lambda e: (e.dynamics, e.reward), ensemble, last)
 

@@ -150,7 +150,7 @@ def test_temperature_moves_the_entropy_towards_its_target(log_std: float, falls:
     """alpha falls while the policy is more random than -3 nats, and rises while it is less."""
     state = fresh()
     head = lambda model: (model.head_log_std.weight, model.head_log_std.bias)  # noqa: E731
-    model = eqx.tree_at(head, state.model, (jnp.zeros((3, 8)), jnp.full(3, log_std)))
+    model = eqx.tree_at(head, state.model, (jnp.zeros((8, 3)), jnp.full(3, log_std)))
     new, metrics = compiled()(state._replace(model=model), window(2, batch=6))
     np.testing.assert_allclose(metrics["entropy"], 3 * (log_std + 0.5 * np.log(2 * np.pi * np.e)), rtol=1e-5)
     step = float(new.log_temperature - state.log_temperature)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from plain_numpy import filled, layer_norm, leaves, mlp
 
-from ipd.nn.mlp import MLP, drop, linear, random_bits
+from ipd.nn.mlp import MLP, Linear, drop, random_bits
 from ipd.nn.norm import layer_norm as own_layer_norm
 from ipd.nn.transformer import Block, Transformer
 
@@ -56,11 +56,14 @@ def test_random_bits_of_old_keys_are_those_of_new_ones() -> None:
     assert len(np.unique(jax.vmap(lambda k: random_bits(k, (3,)))(jax.random.split(new, 9)))) > 20
 
 
-def test_linear_is_the_layer_for_every_row() -> None:
-    layer = eqx.nn.Linear(5, 3, key=jax.random.key(0))
+def test_linear_is_the_library_s_layer_with_its_start() -> None:
+    """The same numbers from the same key, the weight turned over; one vector, rows, and rows of rows."""
+    mine, theirs = Linear(5, 3, key=jax.random.key(0)), eqx.nn.Linear(5, 3, key=jax.random.key(0))
+    np.testing.assert_array_equal(mine.weight, theirs.weight.T)
+    np.testing.assert_array_equal(mine.bias, theirs.bias)
     x = jax.random.normal(jax.random.key(1), (2, 7, 5))
-    np.testing.assert_allclose(linear(layer, x), jax.vmap(jax.vmap(layer))(x), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(linear(layer, x[0, 0]), layer(x[0, 0]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mine(x), jax.vmap(jax.vmap(theirs))(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mine(x[0, 0]), theirs(x[0, 0]), rtol=1e-5, atol=1e-6)
 
 
 def test_layer_norm_and_its_gradients_are_those_of_the_library() -> None:
@@ -84,7 +87,7 @@ def plain_block(p: list[np.ndarray], x: np.ndarray, visible: np.ndarray) -> np.n
     """One block head by head and token by token; ``p`` in the order of the module's fields."""
     (g1, b1, w_qkv, b_qkv, w_out, b_out, g2, b2, w_up, b_up, w_down, b_down) = p
     size = WIDTH // HEADS
-    qkv = layer_norm(x, g1, b1)[0] @ w_qkv.T + b_qkv
+    qkv = layer_norm(x, g1, b1)[0] @ w_qkv + b_qkv
     q, k, v = qkv[:, :WIDTH], qkv[:, WIDTH : 2 * WIDTH], qkv[:, 2 * WIDTH :]
     mixed = np.zeros_like(x)
     for head in range(HEADS):
@@ -93,8 +96,8 @@ def plain_block(p: list[np.ndarray], x: np.ndarray, visible: np.ndarray) -> np.n
             seen = np.flatnonzero(visible[i])
             scores = np.exp([q[i, part] @ k[j, part] / np.sqrt(size) for j in seen])
             mixed[i, part] = (scores / scores.sum()) @ v[seen, part]
-    x = x + mixed @ w_out.T + b_out
-    return x + np.maximum(layer_norm(x, g2, b2)[0] @ w_up.T + b_up, 0.0) @ w_down.T + b_down
+    x = x + mixed @ w_out + b_out
+    return x + np.maximum(layer_norm(x, g2, b2)[0] @ w_up + b_up, 0.0) @ w_down + b_down
 
 
 def test_block_is_that_of_numpy() -> None:

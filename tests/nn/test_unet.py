@@ -15,13 +15,13 @@ from ipd.nn.unet import Conv, ConvBlock, Residual, UNet, mish
 def test_convolution_is_a_plain_loop(taps: int, stride: int) -> None:
     conv = filled(lambda key: Conv(3, 4, taps, key), 0)
     x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
-    weight = np.asarray(conv.linear.weight).reshape(4, taps, 3)
+    weight = np.asarray(conv.linear.weight).reshape(taps, 3, 4)
     plain = np.tile(np.asarray(conv.linear.bias), (8, 1))
     for time in range(8):
         for tap in range(taps):
             source = time + tap - taps // 2
             if 0 <= source < 8:
-                plain[time] += weight[:, tap] @ x[source]
+                plain[time] += x[source] @ weight[tap]
     np.testing.assert_allclose(conv(jnp.asarray(x), stride), plain[::stride], rtol=1e-4, atol=1e-5)
 
 
@@ -46,9 +46,9 @@ def test_residual_block_is_that_of_numpy() -> None:
     random = np.random.default_rng(1)
     x, embedding = random.normal(size=(5, 3)), random.normal(size=6)
     pushed = embedding * np.tanh(np.log1p(np.exp(embedding)))
-    shift = np.asarray(block.embed.weight) @ pushed + np.asarray(block.embed.bias)
+    shift = pushed @ np.asarray(block.embed.weight) + np.asarray(block.embed.bias)
     plain = plain_block(block.second, plain_block(block.first, x) + shift)
-    plain += x @ np.asarray(block.straight.linear.weight).T + np.asarray(block.straight.linear.bias)
+    plain += x @ np.asarray(block.straight.linear.weight) + np.asarray(block.straight.linear.bias)
     said = block(jnp.asarray(x, jnp.float32), jnp.asarray(embedding, jnp.float32))
     np.testing.assert_allclose(said, plain, rtol=1e-3, atol=1e-4)
 

@@ -85,14 +85,14 @@ def plain_transformer(p: Arrays, x: np.ndarray, visible: np.ndarray) -> np.ndarr
         g1, b1, w_qkv, b_qkv, w_out, b_out, g2, b2, w_up, b_up, w_down, b_down = p[
             2 + 12 * block : 14 + 12 * block
         ]
-        q, k, v = np.split(layer_norm(x, g1, b1)[0] @ w_qkv.T + b_qkv, 3, axis=1)
+        q, k, v = np.split(layer_norm(x, g1, b1)[0] @ w_qkv + b_qkv, 3, axis=1)
         mixed = np.zeros_like(x)
         for part in np.split(np.arange(WIDTH), HEADS):
             scores = np.where(visible, q[:, part] @ k[:, part].T / np.sqrt(WIDTH / HEADS), -1e9)
             scores = np.exp(scores - scores.max(1, keepdims=True))
             mixed[:, part] = scores / scores.sum(1, keepdims=True) @ v[:, part]
-        x = x + mixed @ w_out.T + b_out
-        x = x + np.maximum(layer_norm(x, g2, b2)[0] @ w_up.T + b_up, 0) @ w_down.T + b_down
+        x = x + mixed @ w_out + b_out
+        x = x + np.maximum(layer_norm(x, g2, b2)[0] @ w_up + b_up, 0) @ w_down + b_down
     return layer_norm(x, *p[-2:])[0]
 
 
@@ -100,13 +100,13 @@ def plain_actions(p: Arrays, w: Window, row: int) -> np.ndarray:
     """Actions of one window: tokens (prompt, s, a) laid out one by one, read at the s tokens."""
     time, tokens = p[6][w.timesteps[row]], []
     for t in range(CONFIG.context_len):
-        tokens.append(p[0] @ w.prompts[row, t : t + 1] + p[1] + time[t])
-        tokens.append(p[2] @ w.observations[row, t] + p[3] + time[t])
-        tokens.append(p[4] @ w.actions[row, t] + p[5] + time[t])
+        tokens.append(w.prompts[row, t : t + 1] @ p[0] + p[1] + time[t])
+        tokens.append(w.observations[row, t] @ p[2] + p[3] + time[t])
+        tokens.append(w.actions[row, t] @ p[4] + p[5] + time[t])
     seen = np.repeat(w.present[row], 3)
     visible = np.tril(np.ones((len(seen), len(seen)), bool)) & seen[None]
     hidden = plain_transformer(p[7:-2], np.stack(tokens), visible)
-    return np.tanh(hidden[1::3] @ p[-2].T + p[-1])
+    return np.tanh(hidden[1::3] @ p[-2] + p[-1])
 
 
 def plain_loss(

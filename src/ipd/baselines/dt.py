@@ -24,7 +24,7 @@ from ipd.baseline_config import DTConfig
 from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
 from ipd.baselines.sequences import Context, Logged, State, TokenTransformer, Window, step_mean
-from ipd.nn.mlp import PRNG, linear
+from ipd.nn.mlp import PRNG, Linear
 from ipd.types import Metrics, Spec
 
 DATA_AXES = None
@@ -35,12 +35,12 @@ class ReturnPolicy(eqx.Module):
     """Action at every step of one window, from returns-to-go, observations and earlier actions."""
 
     trunk: TokenTransformer
-    head: eqx.nn.Linear
+    head: Linear
 
     def __init__(self, config: DTConfig, spec: Spec, key: PRNG):
         a, b = jax.random.split(key)
         self.trunk = TokenTransformer(config, spec, (1, spec.observation_size, spec.action_size), a)
-        self.head = eqx.nn.Linear(config.width, spec.action_size, key=b)
+        self.head = Linear(config.width, spec.action_size, b)
 
     def __call__(
         self, window: Window | Context, dropout: float = 0.0, key: PRNG | None = None
@@ -48,7 +48,7 @@ class ReturnPolicy(eqx.Module):
         """Deterministic actions in [-1, 1]; steps that are not present carry no meaning."""
         streams = (window.returns, window.observations, window.actions)
         hidden = self.trunk(streams, window.timesteps, window.present, dropout, key)
-        return jnp.tanh(linear(self.head, hidden[:, 1]))
+        return jnp.tanh(self.head(hidden[:, 1]))
 
 
 def prepare(config: DTConfig, material: Material) -> tuple[Logged, Constants]:

@@ -39,7 +39,7 @@ from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
 from ipd.baselines.sequences import Context, Logged, State, TokenTransformer, Window, step_mean
 from ipd.maths.losses import expectile_loss
-from ipd.nn.mlp import PRNG, linear
+from ipd.nn.mlp import PRNG, Linear
 from ipd.types import Metrics, Spec
 
 DATA_AXES = None
@@ -63,28 +63,28 @@ class ElasticTransformer(eqx.Module):
     """Actions, next observations and returns of one window."""
 
     trunk: TokenTransformer
-    head_action: eqx.nn.Linear
-    head_observation: eqx.nn.Linear
-    head_bins: eqx.nn.Linear
-    head_return: eqx.nn.Linear
+    head_action: Linear
+    head_observation: Linear
+    head_bins: Linear
+    head_return: Linear
 
     def __init__(self, config: EDTConfig, spec: Spec, key: PRNG):
         keys = jax.random.split(key, 5)
         self.trunk = TokenTransformer(config, spec, (spec.observation_size, 1, spec.action_size), keys[0])
-        self.head_action = eqx.nn.Linear(config.width, spec.action_size, key=keys[1])
-        self.head_observation = eqx.nn.Linear(config.width, spec.observation_size, key=keys[2])
-        self.head_bins = eqx.nn.Linear(config.width, config.num_bins, key=keys[3])
-        self.head_return = eqx.nn.Linear(config.width, 1, key=keys[4])
+        self.head_action = Linear(config.width, spec.action_size, keys[1])
+        self.head_observation = Linear(config.width, spec.observation_size, keys[2])
+        self.head_bins = Linear(config.width, config.num_bins, keys[3])
+        self.head_return = Linear(config.width, 1, keys[4])
 
     def __call__(self, window: Window | Context, dropout: float = 0.0, key: PRNG | None = None) -> Prediction:
         """Steps that are not present carry no meaning. Returns are middles of bins (``from_bin``)."""
         streams = (window.observations, window.returns, window.actions)
         hidden = self.trunk(streams, window.timesteps, window.present, dropout, key)
         return Prediction(
-            jnp.tanh(linear(self.head_action, hidden[:, 1])),
-            linear(self.head_observation, hidden[:, 2]),
-            linear(self.head_bins, hidden[:, 0]),
-            linear(self.head_return, hidden[:, 0])[:, 0],
+            jnp.tanh(self.head_action(hidden[:, 1])),
+            self.head_observation(hidden[:, 2]),
+            self.head_bins(hidden[:, 0]),
+            self.head_return(hidden[:, 0])[:, 0],
         )
 
 

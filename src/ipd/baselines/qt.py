@@ -42,7 +42,7 @@ from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
 from ipd.baselines.sequences import Context, Logged, TokenTransformer, Window, step_mean
 from ipd.maths.returns import reward_to_go
-from ipd.nn.mlp import PRNG, linear
+from ipd.nn.mlp import PRNG, Linear
 from ipd.types import Metrics, Spec
 from ipd.value.networks import Critics
 
@@ -54,14 +54,14 @@ class Policy(eqx.Module):
     """Action and predicted next observation at every step of one window."""
 
     trunk: TokenTransformer
-    action_head: eqx.nn.Linear
-    observation_head: eqx.nn.Linear
+    action_head: Linear
+    observation_head: Linear
 
     def __init__(self, config: QTConfig, spec: Spec, key: PRNG):
         a, b, c = jax.random.split(key, 3)
         self.trunk = TokenTransformer(config, spec, (1, spec.observation_size, spec.action_size), a)
-        self.action_head = eqx.nn.Linear(config.width, spec.action_size, key=b)
-        self.observation_head = eqx.nn.Linear(config.width, spec.observation_size, key=c)
+        self.action_head = Linear(config.width, spec.action_size, b)
+        self.observation_head = Linear(config.width, spec.observation_size, c)
 
     def __call__(
         self, window: Window | Context, dropout: float = 0.0, key: PRNG | None = None
@@ -69,8 +69,8 @@ class Policy(eqx.Module):
         """Actions in [-1, 1] and next observations; steps that are not present carry no meaning."""
         streams = (window.returns, window.observations, window.actions)
         hidden = self.trunk(streams, window.timesteps, window.present, dropout, key)
-        actions = jnp.tanh(linear(self.action_head, hidden[:, 1]))
-        return actions, linear(self.observation_head, hidden[:, 2])
+        actions = jnp.tanh(self.action_head(hidden[:, 1]))
+        return actions, self.observation_head(hidden[:, 2])
 
 
 class State(NamedTuple):

@@ -38,7 +38,7 @@ from ipd.baselines import sequences
 from ipd.baselines.material import Constants, Material
 from ipd.baselines.sequences import Context, Logged, TokenTransformer, Window, step_mean
 from ipd.maths.losses import expectile_loss, gaussian_log_prob
-from ipd.nn.mlp import PRNG, linear
+from ipd.nn.mlp import PRNG, Linear
 from ipd.types import Metrics, Spec
 from ipd.value.networks import LOG_STD_BOUNDS
 
@@ -60,25 +60,25 @@ class MaxReturnTransformer(eqx.Module):
     """Returns and actions of one window."""
 
     trunk: TokenTransformer
-    head_return: eqx.nn.Linear
-    head_mean: eqx.nn.Linear
-    head_log_std: eqx.nn.Linear
+    head_return: Linear
+    head_mean: Linear
+    head_log_std: Linear
 
     def __init__(self, config: ReinformerConfig, spec: Spec, key: PRNG):
         a, b, c, d = jax.random.split(key, 4)
         self.trunk = TokenTransformer(config, spec, (spec.observation_size, 1, spec.action_size), a)
-        self.head_return = eqx.nn.Linear(config.width, 1, key=b)
-        self.head_mean = eqx.nn.Linear(config.width, spec.action_size, key=c)
-        self.head_log_std = eqx.nn.Linear(config.width, spec.action_size, key=d)
+        self.head_return = Linear(config.width, 1, b)
+        self.head_mean = Linear(config.width, spec.action_size, c)
+        self.head_log_std = Linear(config.width, spec.action_size, d)
 
     def __call__(self, window: Window | Context, dropout: float = 0.0, key: PRNG | None = None) -> Prediction:
         """Steps that are not present carry no meaning."""
         streams = (window.observations, window.returns, window.actions)
         hidden = self.trunk(streams, window.timesteps, window.present, dropout, key)
         return Prediction(
-            linear(self.head_return, hidden[:, 0])[:, 0],
-            linear(self.head_mean, hidden[:, 1]),
-            jnp.clip(linear(self.head_log_std, hidden[:, 1]), *LOG_STD_BOUNDS),
+            self.head_return(hidden[:, 0])[:, 0],
+            self.head_mean(hidden[:, 1]),
+            jnp.clip(self.head_log_std(hidden[:, 1]), *LOG_STD_BOUNDS),
         )
 
 

@@ -35,7 +35,7 @@ from ipd.baseline_config import SequenceConfig
 from ipd.baselines.material import Constants, Material, episode_start, on_device
 from ipd.data.windows import window_rows
 from ipd.maths.returns import reward_to_go
-from ipd.nn.mlp import PRNG, linear
+from ipd.nn.mlp import PRNG, Linear
 from ipd.nn.parts import number_of_parts, summed
 from ipd.nn.transformer import Transformer
 from ipd.types import Metrics, Spec
@@ -130,7 +130,7 @@ class TokenTransformer(eqx.Module):
     everything of the steps before, but not z_t.
     """
 
-    embed: tuple[eqx.nn.Linear, ...]
+    embed: tuple[Linear, ...]
     embed_timestep: Float[Array, "timesteps width"]
     transformer: Transformer
     time: Literal["episode", "window"] = eqx.field(static=True)
@@ -139,9 +139,7 @@ class TokenTransformer(eqx.Module):
         """``sizes`` are the sizes of the streams' vectors; 1 for a stream of scalars."""
         a, b, c = jax.random.split(key, 3)
         keys = jax.random.split(a, len(sizes))
-        self.embed = tuple(
-            eqx.nn.Linear(size, config.width, key=k) for size, k in zip(sizes, keys, strict=True)
-        )
+        self.embed = tuple(Linear(size, config.width, k) for size, k in zip(sizes, keys, strict=True))
         steps = spec.max_episode_steps if config.time == "episode" else config.context_len
         self.embed_timestep = 0.02 * jax.random.normal(b, (steps, config.width))
         self.transformer = Transformer(config.width, config.layers, config.heads, c)
@@ -166,7 +164,7 @@ class TokenTransformer(eqx.Module):
             time = time[jnp.minimum(timesteps, time.shape[0] - 1)]
         tokens = jnp.stack(
             [
-                linear(embed, stream.reshape(context, -1)) + time
+                embed(stream.reshape(context, -1)) + time
                 for embed, stream in zip(self.embed, streams, strict=True)
             ],
             axis=1,

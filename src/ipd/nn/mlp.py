@@ -41,11 +41,26 @@ def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     return x ^ (x >> 16)
 
 
-def linear(layer: eqx.nn.Linear, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
-    """The layer for every row. Its own call, vmapped, would multiply columns and turn them over again."""
-    assert layer.bias is not None
-    product = x @ layer.weight.T
-    return product + jnp.broadcast_to(layer.bias, product.shape)
+class Linear(eqx.Module):
+    """Rows times ``weight``, plus ``bias``.
+
+    Equinox's own layer keeps the weight the other way round and takes one vector: vmapped it multiplies
+    columns and turns them over, and a product of rows would turn the weight over at every call.
+    """
+
+    weight: Float[Array, "inputs outputs"]
+    bias: Float[Array, "outputs"]
+
+    def __init__(self, inputs: int, outputs: int, key: PRNG):
+        a, b = jax.random.split(key)
+        limit = 1.0 / math.sqrt(inputs)
+        self.weight = jax.random.uniform(a, (outputs, inputs), minval=-limit, maxval=limit).T
+        self.bias = jax.random.uniform(b, (outputs,), minval=-limit, maxval=limit)
+
+    def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
+        """Output for one vector, or for every row."""
+        product = x @ self.weight
+        return product + jnp.broadcast_to(self.bias, product.shape)
 
 
 class MLP(eqx.Module):
@@ -54,7 +69,7 @@ class MLP(eqx.Module):
     Maps ``(inputs,)`` to ``(outputs,)``.
     """
 
-    layers: tuple[eqx.nn.Linear, ...]
+    layers: tuple[Linear, ...]
     norms: tuple[eqx.nn.LayerNorm, ...]
 
     def __init__(
@@ -62,9 +77,7 @@ class MLP(eqx.Module):
     ):
         sizes = (inputs, *hidden, outputs)
         keys = jax.random.split(key, len(sizes) - 1)
-        self.layers = tuple(
-            eqx.nn.Linear(a, b, key=k) for a, b, k in zip(sizes[:-1], sizes[1:], keys, strict=True)
-        )
+        self.layers = tuple(Linear(a, b, k) for a, b, k in zip(sizes[:-1], sizes[1:], keys, strict=True))
         self.norms = tuple(eqx.nn.LayerNorm(size) for size in hidden) if layer_norm else ()
 
     def __call__(
@@ -73,8 +86,8 @@ class MLP(eqx.Module):
         """Output for one input; ``dropout`` acts after each ReLU when a key is given."""
         keys = [None] * len(self.layers) if key is None else list(jax.random.split(key, len(self.layers)))
         for i, layer in enumerate(self.layers[:-1]):
-            x = linear(layer, x)
+            x = layer(x)
             if self.norms:
                 x = layer_norm(self.norms[i], x)
             x = drop(jax.nn.relu(x), dropout, keys[i])
-        return linear(self.layers[-1], x)
+        return self.layers[-1](x)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ipd.nn.mlp import PRNG, drop, linear
+from ipd.nn.mlp import PRNG, Linear, drop
 from ipd.nn.norm import layer_norm
 
 
@@ -19,20 +19,20 @@ class Block(eqx.Module):
     """Pre-norm self-attention and feed-forward, each with a residual path."""
 
     norm_attention: eqx.nn.LayerNorm
-    qkv: eqx.nn.Linear
-    out: eqx.nn.Linear
+    qkv: Linear
+    out: Linear
     norm_forward: eqx.nn.LayerNorm
-    up: eqx.nn.Linear
-    down: eqx.nn.Linear
+    up: Linear
+    down: Linear
     heads: int = eqx.field(static=True)
 
     def __init__(self, width: int, heads: int, key: PRNG):
         a, b, c, d = jax.random.split(key, 4)
         self.norm_attention, self.norm_forward = eqx.nn.LayerNorm(width), eqx.nn.LayerNorm(width)
-        self.qkv = eqx.nn.Linear(width, 3 * width, key=a)
-        self.out = eqx.nn.Linear(width, width, key=b)
-        self.up = eqx.nn.Linear(width, 4 * width, key=c)
-        self.down = eqx.nn.Linear(4 * width, width, key=d)
+        self.qkv = Linear(width, 3 * width, a)
+        self.out = Linear(width, width, b)
+        self.up = Linear(width, 4 * width, c)
+        self.down = Linear(4 * width, width, d)
         self.heads = heads
 
     def __call__(
@@ -49,34 +49,25 @@ class Block(eqx.Module):
         # a large finite number, not -inf: a row that sees nothing (padding) must stay finite
         weights = drop(jax.nn.softmax(jnp.where(visible[None], scores, -1e9)), rate, keys[0])
         mixed = jnp.einsum("hij,hjd->hid", weights, v).transpose(1, 0, 2).reshape(x.shape)
-        x = x + drop(linear(self.out, mixed), rate, keys[1])
-        hidden = jax.nn.relu(linear(self.up, _each(self.norm_forward, x)))
-        return x + drop(linear(self.down, hidden), rate, keys[2])
+        x = x + drop(self.out(mixed), rate, keys[1])
+        hidden = jax.nn.relu(self.up(_each(self.norm_forward, x)))
+        return x + drop(self.down(hidden), rate, keys[2])
 
     def _heads(self, normal: Float[Array, "tokens width"]) -> Float[Array, "3 heads tokens size"]:
         """Queries, keys and values, made head by head: moving them there afterwards costs more."""
-        assert self.qkv.bias is not None
         shape, width = (3, self.heads, -1), normal.shape[-1]
-        made = jnp.einsum("chdw,tw->chtd", self.qkv.weight.reshape(*shape, width), normal)
+        made = jnp.einsum("wchd,tw->chtd", self.qkv.weight.reshape(width, *shape), normal)
         return made + self.qkv.bias.reshape(shape)[:, :, None]
 
     def newest(self, x: Float[Array, "tokens width"], seen: Bool[Array, "tokens"]) -> Float[Array, "width"]:
-        """What the last token becomes, without dropout; of the others only keys and values are computed.
+        """What the last token becomes, without dropout; of the others only keys and values are asked.
 
         ``seen[j]``: it may look at token j.
         """
-        tokens, width = x.shape
-        normal = _each(self.norm_attention, x)
-        weight, bias = self.qkv.weight, self.qkv.bias
-        assert bias is not None
-        q = (weight[:width] @ normal[-1] + bias[:width]).reshape(self.heads, -1)
-        k, v = (
-            (normal @ weight[part].T + bias[None, part]).reshape(tokens, self.heads, -1)
-            for part in (slice(width, 2 * width), slice(2 * width, None))
-        )
-        scores = jnp.einsum("hd,jhd->hj", q, k) / jnp.sqrt(width / self.heads)
+        q, k, v = self._heads(_each(self.norm_attention, x))
+        scores = jnp.einsum("hd,hjd->hj", q[:, -1] * (q.shape[-1] ** -0.5), k)
         weights = jax.nn.softmax(jnp.where(seen[None], scores, -1e9))
-        last = x[-1] + self.out(jnp.einsum("hj,jhd->hd", weights, v).reshape(width))
+        last = x[-1] + self.out(jnp.einsum("hj,hjd->hd", weights, v).reshape(-1))
         return last + self.down(jax.nn.relu(self.up(self.norm_forward(last))))
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ipd.nn.mlp import PRNG, linear
+from ipd.nn.mlp import PRNG, Linear
 
 TAPS = 5
 GROUPS = 8
@@ -37,11 +37,11 @@ def sinusoids(x: Float[Array, ""], width: int) -> Float[Array, "width"]:
 class Conv(eqx.Module):
     """Convolution over time with an odd number of taps; zeros stand outside the sequence."""
 
-    linear: eqx.nn.Linear
+    linear: Linear
     taps: int = eqx.field(static=True)
 
     def __init__(self, inputs: int, outputs: int, taps: int, key: PRNG):
-        self.linear = eqx.nn.Linear(taps * inputs, outputs, key=key)
+        self.linear = Linear(taps * inputs, outputs, key)
         self.taps = taps
 
     def __call__(self, x: Float[Array, "time inputs"], stride: int = 1) -> Float[Array, "shorter outputs"]:
@@ -49,7 +49,7 @@ class Conv(eqx.Module):
         side = self.taps // 2
         padded = jnp.pad(x, ((side, side), (0, 0)))
         near = jnp.concatenate([padded[i : i + len(x) : stride] for i in range(self.taps)], axis=1)
-        return linear(self.linear, near)
+        return self.linear(near)
 
 
 class ConvBlock(eqx.Module):
@@ -78,14 +78,14 @@ class Residual(eqx.Module):
 
     first: ConvBlock
     second: ConvBlock
-    embed: eqx.nn.Linear
+    embed: Linear
     straight: Conv | None
     """None where the number of channels stays."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int, key: PRNG):
         a, b, c, d = jax.random.split(key, 4)
         self.first, self.second = ConvBlock(inputs, outputs, a), ConvBlock(outputs, outputs, b)
-        self.embed = eqx.nn.Linear(embedding, outputs, key=c)
+        self.embed = Linear(embedding, outputs, c)
         self.straight = None if inputs == outputs else Conv(inputs, outputs, 1, d)
 
     def __call__(
@@ -99,13 +99,13 @@ class Residual(eqx.Module):
 class Embed(eqx.Module):
     """Two layers with Mish between and four times the width there."""
 
-    up: eqx.nn.Linear
-    down: eqx.nn.Linear
+    up: Linear
+    down: Linear
 
     def __init__(self, inputs: int, width: int, key: PRNG):
         a, b = jax.random.split(key)
-        self.up = eqx.nn.Linear(inputs, 4 * width, key=a)
-        self.down = eqx.nn.Linear(4 * width, width, key=b)
+        self.up = Linear(inputs, 4 * width, a)
+        self.down = Linear(4 * width, width, b)
 
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "width"]:
         """Embedding of a vector."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ipd.config import PolicyConfig
-from ipd.nn.mlp import PRNG, linear
+from ipd.nn.mlp import PRNG, Linear
 from ipd.nn.transformer import Transformer
 from ipd.types import Spec
 
@@ -22,24 +22,24 @@ class SequencePolicy(eqx.Module):
     from its observation token, which sees prompt_t and s_t but not a_t.
     """
 
-    embed_prompt: eqx.nn.Linear
-    embed_observation: eqx.nn.Linear
-    embed_action: eqx.nn.Linear
+    embed_prompt: Linear
+    embed_observation: Linear
+    embed_action: Linear
     embed_timestep: Float[Array, "timesteps width"]
     transformer: Transformer
-    head: eqx.nn.Linear
+    head: Linear
     time: Literal["episode", "window"] = eqx.field(static=True)
 
     def __init__(self, config: PolicyConfig, spec: Spec, key: PRNG):
         keys = jax.random.split(key, 6)
-        self.embed_prompt = eqx.nn.Linear(1, config.width, key=keys[0])
-        self.embed_observation = eqx.nn.Linear(spec.observation_size, config.width, key=keys[1])
-        self.embed_action = eqx.nn.Linear(spec.action_size, config.width, key=keys[2])
+        self.embed_prompt = Linear(1, config.width, keys[0])
+        self.embed_observation = Linear(spec.observation_size, config.width, keys[1])
+        self.embed_action = Linear(spec.action_size, config.width, keys[2])
         steps = spec.max_episode_steps if config.time == "episode" else config.context_len
         self.embed_timestep = 0.02 * jax.random.normal(keys[3], (steps, config.width))
         self.time = config.time
         self.transformer = Transformer(config.width, config.layers, config.heads, keys[4])
-        self.head = eqx.nn.Linear(config.width, spec.action_size, key=keys[5])
+        self.head = Linear(config.width, spec.action_size, keys[5])
 
     def __call__(
         self,
@@ -54,7 +54,7 @@ class SequencePolicy(eqx.Module):
         """Deterministic actions in [-1, 1]; rows that are not ``present`` carry no meaning."""
         tokens = self._tokens(prompts, observations, actions, timesteps)
         hidden = self.transformer(tokens, jnp.repeat(present, 3), dropout, key)
-        return jnp.tanh(linear(self.head, hidden.reshape(present.shape[0], 3, -1)[:, 1]))
+        return jnp.tanh(self.head(hidden.reshape(present.shape[0], 3, -1)[:, 1]))
 
     def newest(
         self,
@@ -74,9 +74,9 @@ class SequencePolicy(eqx.Module):
         time = self.embed_timestep[timesteps] if self.time == "episode" else self.embed_timestep
         tokens = jnp.stack(
             [
-                linear(self.embed_prompt, prompts[:, None]) + time,
-                linear(self.embed_observation, observations) + time,
-                linear(self.embed_action, actions) + time,
+                self.embed_prompt(prompts[:, None]) + time,
+                self.embed_observation(observations) + time,
+                self.embed_action(actions) + time,
             ],
             axis=1,
         )

@@ -86,7 +86,7 @@ class SquashedGaussianPolicy(eqx.Module):
     @property
     def action_size(self) -> int:
         """Dimensions of an action."""
-        return self.net.layers[-1].weight.shape[0] // 2
+        return self.net.layers[-1].weight.shape[1] // 2
 
     def mode(self, observation: Float[Array, "obs"]) -> Float[Array, "act"]:
         """tanh of the mean of u: the deterministic action, in [-1, 1]."""
