@@ -15,10 +15,11 @@ import ipd
 from ipd.cli import main
 from ipd.evaluation.scores import read_rows
 from ipd.runs import checkpoint, files
+from ipd.runs.augmented import Writer, read_segments
 from ipd.runs.errors import InputError
-from ipd.runs.imagination import read_segments
 from ipd.runs.metrics import GLOSSARY
 from ipd.runs.stages import open_run
+from ipd.types import Segment
 
 from .conftest import OPTIONS
 
@@ -61,6 +62,32 @@ def test_augmented_file_is_in_logged_units(finished: Path, small: Path) -> None:
         assert (
             group["provenance/max_uncertainty"][()] >= group["provenance/mean_uncertainty"][()] - 1e-6
         ).all()
+
+
+def test_segments_written_in_pieces_are_those_written_at_once(finished: Path, tmp_path: Path) -> None:
+    run = open_run(finished, task=False)
+    segments, rows = read_segments(run, 1)
+    expected = np.arange(2.0 * len(rows), dtype=np.float32).reshape(2, -1)
+    columns: dict[int, dict[str, np.ndarray]] = {}
+    for size in (len(rows), 7):
+        with h5py.File(tmp_path / f"{size}.hdf5", "w") as file:
+            writer = Writer(run, file, 1)
+            for start in range(0, len(rows), size):
+                part = slice(start, start + size)
+                writer.add(rows[part], Segment(*(leaf[part] for leaf in segments)), *expected[:, part])
+            writer.add(rows[:0], Segment(*(leaf[:0] for leaf in segments)), *expected[:, :0])
+            names: list[str] = []
+            file["seed-1"].visit(names.append)
+            columns[size] = {name: file["seed-1"][name][()] for name in names if name != "provenance"}
+    whole, pieces = columns.values()
+    assert len(whole) == 15 and len(whole["rewards"]) > 2 * len(rows) > 50
+    for name, column in whole.items():
+        np.testing.assert_array_equal(pieces[name], column, err_msg=name)
+    with h5py.File(finished / "augmented.hdf5") as file:
+        for name in ("observations", "rewards", "terminals", "timeouts", "provenance/max_uncertainty"):
+            np.testing.assert_allclose(
+                whole[name], file["seed-1"][name][()], rtol=1e-4, atol=1e-5, err_msg=name
+            )
 
 
 def test_penalty_lowers_imagined_rewards_where_they_are_read(finished: Path) -> None:

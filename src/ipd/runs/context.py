@@ -34,14 +34,14 @@ _MATHS = ("maths/losses.py", "maths/gaussians.py", "maths/returns.py", "nn/mlp.p
 _LEARNING = ("types.py", *_MATHS, "data/episodes.py", "value", "runs/loop.py",
              "runs/devices.py", "runs/trained.py")  # fmt: skip
 _BASELINE = (*_LEARNING, "runs/learning.py")
-_IMAGINING = ("data/windows.py", "planning", "world", "runs/imagination.py")
+_IMAGINING = ("data/windows.py", "planning", "world", "runs/imagination.py", "runs/augmented.py")
 CODE: dict[str, tuple[str, ...]] = {
     "value": _BASELINE,
     "world": (*_LEARNING, "world", "runs/modelling.py", "evaluation/world_quality.py"),
     "cloning": _BASELINE,
     "augment": (*_LEARNING, *_IMAGINING),
-    "refit": (*_LEARNING, "runs/learning.py", "runs/imagination.py"),
-    "policy": (*_LEARNING, "data/windows.py", "policy", "runs/learning.py", "runs/imagination.py"),
+    "refit": (*_LEARNING, "runs/learning.py", "runs/augmented.py"),
+    "policy": (*_LEARNING, "data/windows.py", "policy", "runs/learning.py", "runs/augmented.py"),
     "evaluate": (*_MATHS, "policy", "value", "evaluation", "runs/judging.py"),
     "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),
 }

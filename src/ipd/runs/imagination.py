@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from ipd.config import AugmentConfig, Config
 from ipd.data.windows import candidate_steps
 from ipd.planning.augment import imagine
 from ipd.planning.candidates import choose, imagined_return, real_return
-from ipd.runs import files
+from ipd.runs import augmented, files
 from ipd.runs.context import Run, plain, unstack
 from ipd.types import Segment, Steps
 from ipd.value import learn as value_learner
@@ -23,7 +24,6 @@ from ipd.world.uncertainty import TerminationRule, predict_fn
 
 KEPT = 4_000
 """Values of each kind that the summary keeps for the page."""
-STEP_KEYS = ("observations", "actions", "rewards", "next_observations")
 
 
 class Dreamer(NamedTuple):
@@ -98,19 +98,26 @@ def expected(run: Run, rule: TerminationRule | None, dreamer: Dreamer, steps: St
     return Candidates(rows, both_returns[0], both_returns[1])
 
 
-def segments_from(
+def batches_from(
     run: Run, augment: AugmentConfig, rule: TerminationRule | None, dreamer: Dreamer, steps: Steps,
-    rows: NDArray[np.int64], key: jax.Array, told: bool = True,
-) -> Segment:  # fmt: skip
-    """Algorithm 1 from each row, NumPy, learner's units; batch number b draws from `fold_in(key, b)`."""
-    parts, done = [], 0
+    rows: NDArray[np.int64], key: jax.Array,
+) -> Iterator[tuple[NDArray[np.int64], Segment]]:  # fmt: skip
+    """Algorithm 1 from each row, NumPy, learner's units, with the rows, batch by batch.
+
+    Batch number b draws from `fold_in(key, b)`.
+    """
     for number, (piece, count) in enumerate(_batches(rows, augment.batch_size)):
         batch_key = jax.random.fold_in(key, number)
         segment = _imagine(run.config, augment, rule, dreamer, steps, jnp.asarray(piece), batch_key)
-        parts.append(jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], segment))
-        done += count
-        if told:
-            run.progress.advance(done)
+        yield piece[:count], jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], segment)
+
+
+def segments_from(
+    run: Run, augment: AugmentConfig, rule: TerminationRule | None, dreamer: Dreamer, steps: Steps,
+    rows: NDArray[np.int64], key: jax.Array,
+) -> Segment:  # fmt: skip
+    """What `batches_from` makes, in one piece."""
+    parts = [segment for _, segment in batches_from(run, augment, rule, dreamer, steps, rows, key)]
     joined: Segment = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return joined
 
@@ -122,21 +129,25 @@ def augment(run: Run, values: Any, world: Any, split: Any) -> str:
     def work() -> dict[str, Any]:
         config, steps = run.config.augment, jax.tree.map(jnp.asarray, run.steps)
         keys, seeds = run.keys("augment"), []
-        with files.replacing(run.folder / "augmented.hdf5") as partial, h5py.File(partial, "w") as file:
+        with files.replacing(run.folder / augmented.NAME) as partial, h5py.File(partial, "w") as file:
             for row, seed in enumerate(run.seeds):
                 dreamer = dreamer_of(run, values, world, row)
                 found = expected(run, split.rule, dreamer, steps)
                 episode = run.episodes.episode_index[found.rows]
                 chosen = choose(found.rows, found.gap, episode, run.episodes.lengths, config)
+                writer, lengths = augmented.Writer(run, file, seed), [np.zeros(0, np.int64)]
                 run.progress.begin("augment", 0, len(chosen), "states")
-                if len(chosen):
-                    segments = segments_from(run, config, split.rule, dreamer, steps, chosen, keys[row])
-                    keep = np.asarray(segments.valid.sum(axis=1) >= config.min_steps)
-                else:
-                    segments, keep = None, np.zeros(0, bool)
+                for rows, segments in batches_from(
+                    run, config, split.rule, dreamer, steps, chosen, keys[row]
+                ):
+                    lengths.append(np.asarray(segments.valid).sum(axis=1))
+                    keep = lengths[-1] >= config.min_steps
+                    at = np.searchsorted(found.rows, rows[keep])
+                    kept = jax.tree.map(lambda leaf, keep=keep: leaf[keep], segments)
+                    writer.add(rows[keep], kept, found.imagined[at], found.real[at])
+                    run.progress.advance(sum(map(len, lengths)))
                 run.progress.end()
-                _write_group(run, file.create_group(f"seed-{seed}"), found, chosen[keep], segments, keep)
-                seeds.append(_summary(run, found, chosen, segments, keep))
+                seeds.append(_summary(run, found, chosen, np.concatenate(lengths)))
         return {"seeds": plain(seeds)}
 
     return run.finish("augment", fingerprint, work)
@@ -148,104 +159,11 @@ def dreamer_of(run: Run, values: Any, world: Any, row: int) -> Dreamer:
     return Dreamer(unstack(values.state, row), unstack(world.state.best, row), kappa)
 
 
-def _write_group(
-    run: Run,
-    group: Any,
-    found: Candidates,
-    rows: NDArray[np.int64],
-    segments: Segment | None,
-    keep: NDArray[Any],
-) -> None:
-    """D4RL keys in logged units, one row a valid step; provenance with one row a segment."""
-    normaliser, spec = run.normaliser, run.spec
-    valid = np.asarray(segments.valid)[keep] if segments is not None else np.zeros((0, 1), bool)
-    flat = {
-        name: getattr(segments, name)[keep][valid]
-        for name in (*STEP_KEYS, "terminated", "uncertainty")
-        if segments is not None
-    }
-    empty = {"observations": (0, spec.observation_size), "actions": (0, spec.action_size),
-             "next_observations": (0, spec.observation_size)}  # fmt: skip
-    for name in (*STEP_KEYS, "terminated", "uncertainty"):
-        flat.setdefault(name, np.zeros(empty.get(name, (0,)), np.float32))
-    terminals = flat["terminated"] > 0.5
-    lengths = valid.sum(axis=1)
-    ends = np.zeros(len(terminals), bool)
-    ends[np.cumsum(lengths) - 1] = True
-    std, mean = normaliser.observation_std, normaliser.observation_mean
-    at = np.searchsorted(found.rows, rows)
-    first = np.cumsum(lengths) - lengths
-    per_segment = (
-        (
-            np.add.reduceat(flat["uncertainty"], first) / lengths,
-            np.maximum.reduceat(flat["uncertainty"], first),
-        )
-        if len(rows)
-        else (np.zeros(0), np.zeros(0))
-    )
-    columns: dict[str, NDArray[Any]] = {
-        "observations": flat["observations"] * std + mean,
-        "actions": normaliser.raw_actions(flat["actions"]),
-        "rewards": flat["rewards"] / normaliser.reward_scale,
-        "next_observations": flat["next_observations"] * std + mean,
-        "terminals": terminals,
-        "timeouts": ends & ~terminals,
-        "uncertainty": flat["uncertainty"],
-        "provenance/row": rows,
-        "provenance/episode": run.episodes.episode_index[rows],
-        "provenance/step": run.episodes.timesteps[rows],
-        "provenance/length": lengths,
-        "provenance/mean_uncertainty": per_segment[0].astype(np.float32),
-        "provenance/max_uncertainty": per_segment[1].astype(np.float32),
-        "provenance/imagined_return": found.imagined[at],
-        "provenance/real_return": found.real[at],
-    }
-    for name, column in columns.items():
-        packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True} if len(column) else {}
-        group.create_dataset(name, data=column, track_times=False, **packed)
-
-
-def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
-    """One seed of augmented.hdf5: segments in learner's units, padded, and the rows they start from.
-
-    The file keeps the model's own rewards; here the scaled ones are less ``uncertainty_penalty`` times U
-    (as in MOPO, Yu et al. 2020): what the model is unsure of should not look better than what was
-    logged. U has the unit of ``world.uncertainty``, so each kind asks for a penalty of its own.
-    """
-    time, penalty = run.config.augment.imagine_steps, run.config.augment.uncertainty_penalty
-    with h5py.File(run.folder / "augmented.hdf5", "r") as file:
-        group = file[f"seed-{seed}"]
-        flat = {name: group[name][()] for name in (*STEP_KEYS, "terminals", "uncertainty")}
-        rows, lengths = group["provenance/row"][()], group["provenance/length"][()]
-    valid = np.arange(time) < lengths[:, None]
-    columns = (
-        run.normaliser.observations(flat["observations"]),
-        run.normaliser.actions(flat["actions"]),
-        run.normaliser.rewards(flat["rewards"]) - penalty * flat["uncertainty"],
-        run.normaliser.observations(flat["next_observations"]),
-        flat["terminals"].astype(np.float32),
-        flat["uncertainty"],
-    )
-
-    def padded(column: NDArray[Any]) -> NDArray[Any]:
-        full = np.zeros((*valid.shape, *column.shape[1:]), np.float32)
-        full[valid] = column
-        return full
-
-    return Segment(*map(padded, columns), valid=valid), rows  # type: ignore[arg-type, misc]
-
-
-def read_gaps(run: Run, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rows that one seed's segments start from, and imagined minus real return of each."""
-    with h5py.File(run.folder / "augmented.hdf5", "r") as file:
-        told = file[f"seed-{seed}/provenance"]
-        return told["row"][()], told["imagined_return"][()] - told["real_return"][()]
-
-
 def _summary(
-    run: Run, found: Candidates, chosen: NDArray[np.int64], segments: Segment | None, keep: NDArray[Any]
+    run: Run, found: Candidates, chosen: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> dict[str, Any]:
-    lengths = np.zeros(0) if segments is None else np.asarray(segments.valid).sum(axis=1)
+    """`lengths`: valid steps of the segment from each chosen row."""
+    keep = lengths >= run.config.augment.min_steps
     thin = np.random.default_rng(0).permutation(len(found.rows))[:KEPT]
     at = np.searchsorted(found.rows, chosen)
     some = np.sort(np.random.default_rng(1).permutation(len(chosen))[:KEPT])

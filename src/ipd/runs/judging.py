@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ipd.evaluation import rollouts, scores, truth
 from ipd.evaluation.tasks import Task
 from ipd.policy.act import Controller, Driver, act, begin
-from ipd.runs import imagination
+from ipd.runs import augmented, imagination
 from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import Run, plain
 from ipd.runs.errors import RunFailed
@@ -167,9 +167,7 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
                 for planner, config in _planners(run).items():
                     free = dreamer._replace(kappa=jnp.asarray(jnp.inf))
                     key = jax.random.fold_in(keys[row], number)
-                    segment = imagination.segments_from(
-                        run, config, split.rule, free, steps, start, key, told=False
-                    )
+                    segment = imagination.segments_from(run, config, split.rule, free, steps, start, key)
                     told = truth.compare(
                         task,
                         recorded(run, start),
@@ -198,7 +196,7 @@ def _planners(run: Run) -> dict[str, Any]:
 
 def _chosen(run: Run, seed: int) -> NDArray[np.int64]:
     """Rows of the segments with the largest gap between imagined and real return, ascending."""
-    rows, gap = imagination.read_gaps(run, seed)
+    rows, gap = augmented.read_gaps(run, seed)
     return np.sort(rows[np.argsort(-gap, kind="stable")[:AUDITED]])
 
 

@@ -22,9 +22,9 @@ from ipd.policy import enriched
 from ipd.policy import learn as policy_learner
 from ipd.runs import loop
 from ipd.runs.algorithms import ALGORITHMS, code_of
+from ipd.runs.augmented import read_segments
 from ipd.runs.context import Run, plain, unstack
 from ipd.runs.errors import RunFailed
-from ipd.runs.imagination import read_segments
 from ipd.runs.modelling import Split, world
 from ipd.runs.trained import Trained, finished, train
 from ipd.types import Spec, Steps

@@ -1,0 +1,121 @@
+"""augmented.hdf5: written batch by batch, so that memory does not grow with the segments; read whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ipd.runs.context import Run
+from ipd.types import Segment
+
+NAME = "augmented.hdf5"
+STEP_KEYS = ("observations", "actions", "rewards", "next_observations")
+CHUNK = 1_024
+"""Rows that are packed together."""
+
+
+class Writer:
+    """One seed's group: D4RL keys in logged units, one row a valid step; `provenance`, one row a segment."""
+
+    def __init__(self, run: Run, file: Any, seed: int):
+        self._run, self._group = run, file.create_group(f"seed-{seed}")
+        observation, action = (run.spec.observation_size,), (run.spec.action_size,)
+        shapes = {"observations": observation, "actions": action, "next_observations": observation}
+        steps = {
+            **dict.fromkeys((*STEP_KEYS, "uncertainty"), np.float32),
+            "terminals": bool,
+            "timeouts": bool,
+        }
+        told = {**dict.fromkeys(("row", "episode", "step", "length"), np.int64),
+                **dict.fromkeys(("mean_uncertainty", "max_uncertainty"), np.float32),
+                **dict.fromkeys(("imagined_return", "real_return"), np.float32)}  # fmt: skip
+        for name, kind in {**steps, **{f"provenance/{name}": kind for name, kind in told.items()}}.items():
+            shape = shapes.get(name, ())
+            self._group.create_dataset(
+                name, (0, *shape), kind, maxshape=(None, *shape), chunks=(CHUNK, *shape), compression="gzip",
+                compression_opts=4, shuffle=True, track_times=False,
+            )  # fmt: skip
+
+    def add(
+        self,
+        rows: NDArray[np.int64],
+        segments: Segment,
+        imagined: NDArray[np.float32],
+        real: NDArray[np.float32],
+    ) -> None:
+        """Segments in learner's units, each of one step at least, and what was expected of their rows."""
+        if not len(rows):
+            return
+        run, normaliser = self._run, self._run.normaliser
+        valid = np.asarray(segments.valid)
+        flat = {name: np.asarray(getattr(segments, name))[valid]
+                for name in (*STEP_KEYS, "terminated", "uncertainty")}  # fmt: skip
+        lengths = valid.sum(axis=1)
+        first = np.cumsum(lengths) - lengths
+        terminals = flat["terminated"] > 0.5
+        ends = np.zeros(len(terminals), bool)
+        ends[np.cumsum(lengths) - 1] = True
+        std, mean = normaliser.observation_std, normaliser.observation_mean
+        self._append({
+            "observations": flat["observations"] * std + mean,
+            "actions": normaliser.raw_actions(flat["actions"]),
+            "rewards": flat["rewards"] / normaliser.reward_scale,
+            "next_observations": flat["next_observations"] * std + mean,
+            "terminals": terminals,
+            "timeouts": ends & ~terminals,
+            "uncertainty": flat["uncertainty"],
+            "provenance/row": rows,
+            "provenance/episode": run.episodes.episode_index[rows],
+            "provenance/step": run.episodes.timesteps[rows],
+            "provenance/length": lengths,
+            "provenance/mean_uncertainty": np.add.reduceat(flat["uncertainty"], first) / lengths,
+            "provenance/max_uncertainty": np.maximum.reduceat(flat["uncertainty"], first),
+            "provenance/imagined_return": imagined,
+            "provenance/real_return": real,
+        })  # fmt: skip
+
+    def _append(self, columns: dict[str, NDArray[Any]]) -> None:
+        for name, column in columns.items():
+            dataset = self._group[name]
+            dataset.resize(len(dataset) + len(column), axis=0)
+            dataset[-len(column) :] = column
+
+
+def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
+    """One seed's segments in learner's units, padded, and the rows they start from.
+
+    The file keeps the model's own rewards; here the scaled ones are less ``uncertainty_penalty`` times U
+    (as in MOPO, Yu et al. 2020): what the model is unsure of should not look better than what was
+    logged. U has the unit of ``world.uncertainty``, so each kind asks for a penalty of its own.
+    """
+    time, penalty = run.config.augment.imagine_steps, run.config.augment.uncertainty_penalty
+    with h5py.File(run.folder / NAME, "r") as file:
+        group = file[f"seed-{seed}"]
+        flat = {name: group[name][()] for name in (*STEP_KEYS, "terminals", "uncertainty")}
+        rows, lengths = group["provenance/row"][()], group["provenance/length"][()]
+    valid = np.arange(time) < lengths[:, None]
+    columns = (
+        run.normaliser.observations(flat["observations"]),
+        run.normaliser.actions(flat["actions"]),
+        run.normaliser.rewards(flat["rewards"]) - penalty * flat["uncertainty"],
+        run.normaliser.observations(flat["next_observations"]),
+        flat["terminals"].astype(np.float32),
+        flat["uncertainty"],
+    )
+
+    def padded(column: NDArray[Any]) -> NDArray[Any]:
+        full = np.zeros((*valid.shape, *column.shape[1:]), np.float32)
+        full[valid] = column
+        return full
+
+    return Segment(*map(padded, columns), valid=valid), rows  # type: ignore[arg-type, misc]
+
+
+def read_gaps(run: Run, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows that one seed's segments start from, and imagined minus real return of each."""
+    with h5py.File(run.folder / NAME, "r") as file:
+        told = file[f"seed-{seed}/provenance"]
+        return told["row"][()], told["imagined_return"][()] - told["real_return"][()]
