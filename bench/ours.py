@@ -118,8 +118,8 @@ def policy(batch: int = 64, updates: int = 2) -> tuple[Callable[[], float], floa
     keys = jax.random.split(jax.random.PRNGKey(0), 1)
     states = jax.vmap(functools.partial(policy_learner.init, config, SPEC))(stacked, keys)
     learner = loop.Learner(policy_learner.draw, policy_learner.update)
-    # Q at the policy's actions with its gradient by them, and at the data's
-    asked = 4 * 2 * work.mlp(batch * config.context_len, [OBS + ACT, 256, 256, 1])
+    # Q at the policy's actions with its gradient by them, and at the data's, each by two critics
+    asked = 3 * 2 * work.mlp(batch * config.context_len, [OBS + ACT, 256, 256, 1])
     each = work.policy_update(batch, config.context_len, config.width, config.layers, asked)
     return training(learner, config, states, stack_seeds([data]), POLICY_AXES, updates), each
 

@@ -190,6 +190,12 @@ def test_parts_of_a_batch_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_a_batch_is_not_cut_into_crumbs() -> None:
+    """Prime numbers of windows have no parts of a useful size; a window longer than a part stands alone."""
+    cases = {(64, 60): 8, (128, 6): 2, (100, 60): 20, (127, 6): 1, (61, 60): 1, (5, 900): 5, (1, 6): 1}
+    assert {case: parts.number_of_parts(*case) for case in cases} == cases
+
+
 def test_logged_windows_are_those_of_a_plain_loop() -> None:
     rows = np.arange(23)
     window = jax.jit(lambda r: learn.logged_windows(CONFIG, DATA, r))(jnp.asarray(rows))

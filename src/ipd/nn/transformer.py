@@ -68,7 +68,7 @@ class Block(eqx.Module):
         scores = jnp.einsum("hd,hjd->hj", q[:, -1] * (q.shape[-1] ** -0.5), k)
         weights = jax.nn.softmax(jnp.where(seen[None], scores, -1e9))
         last = x[-1] + self.out(jnp.einsum("hj,hjd->hd", weights, v).reshape(-1))
-        return last + self.down(jax.nn.relu(self.up(self.norm_forward(last))))
+        return last + self.down(jax.nn.relu(self.up(layer_norm(self.norm_forward, last))))
 
 
 class Transformer(eqx.Module):
@@ -97,7 +97,7 @@ class Transformer(eqx.Module):
     ) -> Float[Array, "width"]:
         """The last row of ``__call__`` without dropout: the last block works for one token instead of all."""
         x = self._through(len(self.blocks) - 1, x, present, 0.0, None)
-        return self.norm_out(self.blocks[-1].newest(x, present))
+        return layer_norm(self.norm_out, self.blocks[-1].newest(x, present))
 
     def _through(self, count: int, x: Array, present: Array, rate: float, key: PRNG | None) -> Array:
         """Behind the first LayerNorm and the first ``count`` blocks."""

@@ -133,39 +133,42 @@ def _smallest(critics: Critics, window: Window, actions: Float[Array, "batch con
     return jax.vmap(jax.vmap(lambda s, a: critics(s, a).min()))(window.observations, actions)
 
 
-def scales(config: PolicyConfig, critics: Critics, window: Window) -> Scales:
-    """Of a batch, before anything is predicted."""
+def scales(window: Window, q_logged: Float[Array, "batch context"] | None) -> Scales:
+    """Of a batch, before anything is predicted; ``q_logged`` is Q at its actions."""
     mask = (window.target > 0.0).astype(window.target.dtype)
     count = jnp.maximum(mask.sum(), 1.0)
-    q = jnp.ones_like(count)
-    if config.q_weight:
-        q = (jnp.abs(_smallest(critics, window, window.actions)) * mask).sum() / count + 1e-6
+    q = jnp.ones_like(count) if q_logged is None else (jnp.abs(q_logged) * mask).sum() / count + 1e-6
     return Scales(count, jnp.maximum(window.target.sum(), 1e-6) / count, q)
 
 
 def loss_fn(
-    config: PolicyConfig, policy: SequencePolicy, critics: Critics, window: Window, key: PRNG, by: Scales
+    config: PolicyConfig,
+    policy: SequencePolicy,
+    critics: Critics,
+    window: Window,
+    q_logged: Float[Array, "batch context"] | None,
+    key: PRNG,
+    by: Scales,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Eq. 26 averaged over the target positions of the batch that ``by`` is of.
 
     ``window`` may be a part of it; the losses of all parts add up. Q is a function of the action only as
-    far as gradients go.
+    far as gradients go; ``q_logged`` is Q at the window's own actions, None where Q is not asked.
     """
     keys = jax.random.split(key, window.prompts.shape[0])
     predicted = jax.vmap(lambda p, o, a, t, m, k: policy(p, o, a, t, m, config.dropout, k))(
         window.prompts, window.observations, window.actions, window.timesteps, window.present, keys
     )
     mask = (window.target > 0.0).astype(predicted.dtype)
-    q = _smallest(critics, window, predicted) if config.q_weight else jnp.zeros_like(mask)
+    q = jnp.zeros_like(mask) if q_logged is None else _smallest(critics, window, predicted)
     each = jax.vmap(jax.vmap(lambda a, p, x, w: policy_loss(a, p, x, by.q, config.q_weight, w)))(
         window.actions, predicted, q, window.target / by.weight
     )
     loss = (each * mask).sum() / by.targets
     error = (((predicted - window.actions) ** 2).mean(-1) * mask).sum() / by.targets
     metrics = {"policy_loss": loss, "action_error": error}
-    if config.q_weight:
-        gain = q - jax.lax.stop_gradient(_smallest(critics, window, window.actions))
-        metrics["q_gain"] = (gain * mask).sum() / by.targets
+    if q_logged is not None:
+        metrics["q_gain"] = ((q - q_logged) * mask).sum() / by.targets
     return loss, metrics
 
 
@@ -173,16 +176,19 @@ def gradient(
     config: PolicyConfig, policy: SequencePolicy, critics: Critics, window: Window, key: PRNG
 ) -> tuple[SequencePolicy, Metrics]:
     """Gradient of Eq. 26 by the policy, and metrics; summed over parts of the batch (``nn.parts``)."""
-    by = scales(config, critics, window)
+    q_logged = _smallest(critics, window, window.actions) if config.q_weight else None
+    by = scales(window, q_logged)
 
-    def of(part: Window, key: PRNG) -> tuple[SequencePolicy, Metrics]:
+    def of(part: tuple[Window, Array | None], key: PRNG) -> tuple[SequencePolicy, Metrics]:
         found: tuple[SequencePolicy, Metrics] = jax.grad(
-            lambda p: loss_fn(config, p, critics, part, key, by), has_aux=True
+            lambda p: loss_fn(config, p, critics, *part, key, by), has_aux=True
         )(policy)
         return found
 
     batch, context = window.present.shape
-    sums: tuple[SequencePolicy, Metrics] = summed(of, window, key, number_of_parts(batch, 3 * context))
+    sums: tuple[SequencePolicy, Metrics] = summed(
+        of, (window, q_logged), key, number_of_parts(batch, 3 * context)
+    )
     return sums
 
 

@@ -24,15 +24,12 @@ class Writer:
         self._run, self._group = run, file.create_group(f"seed-{seed}")
         observation, action = (run.spec.observation_size,), (run.spec.action_size,)
         shapes = {"observations": observation, "actions": action, "next_observations": observation}
-        steps = {
-            **dict.fromkeys((*STEP_KEYS, "uncertainty"), np.float32),
-            "terminals": bool,
-            "timeouts": bool,
-        }
-        told = {**dict.fromkeys(("row", "episode", "step", "length"), np.int64),
-                **dict.fromkeys(("mean_uncertainty", "max_uncertainty"), np.float32),
-                **dict.fromkeys(("imagined_return", "real_return"), np.float32)}  # fmt: skip
-        for name, kind in {**steps, **{f"provenance/{name}": kind for name, kind in told.items()}}.items():
+        steps = dict.fromkeys((*STEP_KEYS, "uncertainty"), np.float32) | {"terminals": bool, "timeouts": bool}
+        values = ("mean_uncertainty", "max_uncertainty", "imagined_return", "real_return")
+        told = dict.fromkeys(("row", "episode", "step", "length"), np.int64) | dict.fromkeys(
+            values, np.float32
+        )
+        for name, kind in (steps | {f"provenance/{name}": kind for name, kind in told.items()}).items():
             shape = shapes.get(name, ())
             self._group.create_dataset(
                 name, (0, *shape), kind, maxshape=(None, *shape), chunks=(CHUNK, *shape), compression="gzip",
