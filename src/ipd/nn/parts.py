@@ -12,7 +12,7 @@ from ipd.nn.mlp import PRNG
 
 TOKENS_AT_ONCE = 480
 """On a CPU: what the backward pass needs of more of them does not stay in the cache. All of a batch of 3,840
-at once takes a seventh longer, a fifth on one core."""
+at once takes a seventh longer, a quarter on one core (docs/log.md)."""
 
 
 def number_of_parts(windows: int, tokens: int) -> int:
