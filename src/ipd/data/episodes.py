@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from ipd.data.columns import column, moments, pieces
 
 if TYPE_CHECKING:
     from ipd.types import Steps
@@ -67,6 +70,8 @@ class Episodes:
     stands in for it: of no consequence to values, wrong as a dynamics target. None: all stored."""
     remarks: tuple[str, ...] = ()
     """What the reader had to decide for want of marks in the file, one line each."""
+    disk: Path | None = None
+    """Folder on whose disk the columns lie, for sets too large for memory; None: in memory."""
 
     def __post_init__(self) -> None:
         """Raises DataError unless shapes agree and every episode has at least one step."""
@@ -137,7 +142,7 @@ class Episodes:
         return total.hexdigest()[:16]
 
     def select(self, indices: Sequence[int] | IntArray) -> Episodes:
-        """These episodes only, in this order. Raises DataError when none is named."""
+        """These episodes only, in this order, in memory. Raises DataError when none is named."""
         chosen = np.asarray(indices, np.int64).reshape(-1)
         if len(chosen) == 0:
             raise DataError("no episode selected", file=self.source, cure="select at least one")
@@ -152,6 +157,7 @@ class Episodes:
             truncated=self.truncated[rows],
             starts=np.concatenate([[0], np.cumsum(self.lengths[chosen])]).astype(np.int64),
             unlogged_next=None if self.unlogged_next is None else self.unlogged_next[rows],
+            disk=None,
         )
 
 
@@ -222,15 +228,14 @@ def fit_normaliser(
     if action_low is not None and action_high is not None:
         low, high = np.asarray(action_low, np.float32), np.asarray(action_high, np.float32)
         require_bounds(episodes, low, high)
-    elif np.abs(episodes.actions).max() <= 1:
+    elif episodes.actions.min() >= -1 and episodes.actions.max() <= 1:
         low, high = np.full(episodes.action_size, -1, np.float32), np.ones(episodes.action_size, np.float32)
     else:
         low, high = episodes.actions.min(0), episodes.actions.max(0)
+    mean, std = moments(episodes.observations)
     return Normaliser(
-        observation_mean=episodes.observations.mean(0, dtype=np.float64).astype(np.float32),
-        observation_std=np.maximum(episodes.observations.std(0, dtype=np.float64), SMALLEST_STD).astype(
-            np.float32
-        ),
+        observation_mean=mean.astype(np.float32),
+        observation_std=np.maximum(std, SMALLEST_STD).astype(np.float32),
         action_low=low,
         action_high=high,
         reward_scale=np.float32(1 if reward_scale is None else reward_scale),
@@ -244,14 +249,22 @@ def locomotion_reward_scale(episodes: Episodes) -> float:
 
 
 def to_steps(episodes: Episodes, normaliser: Normaliser) -> Steps:
-    """All rows in learner's units, numpy float32."""
+    """All rows in learner's units, numpy float32; on disk where the episodes are."""
     from ipd.types import Steps  # its annotations import jax, which reading and checking data do not need
 
+    def all_of(logged: npt.NDArray[Any], scaled: Callable[[npt.NDArray[Any]], FloatArray]) -> Any:
+        if episodes.disk is None:
+            return scaled(logged)
+        made = column(logged.shape, np.float32, episodes.disk)
+        for piece in pieces(len(logged)):
+            made[piece] = scaled(logged[piece])
+        return made
+
     return Steps(
-        observations=normaliser.observations(episodes.observations),  # type: ignore[arg-type]
-        actions=normaliser.actions(episodes.actions),  # type: ignore[arg-type]
-        rewards=normaliser.rewards(episodes.rewards),  # type: ignore[arg-type]
-        next_observations=normaliser.observations(episodes.next_observations),  # type: ignore[arg-type]
+        observations=all_of(episodes.observations, normaliser.observations),
+        actions=all_of(episodes.actions, normaliser.actions),
+        rewards=all_of(episodes.rewards, normaliser.rewards),
+        next_observations=all_of(episodes.next_observations, normaliser.observations),
         terminated=episodes.terminated.astype(np.float32),  # type: ignore[arg-type]
     )
 

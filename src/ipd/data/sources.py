@@ -22,12 +22,14 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ipd.data.columns import Storage, column, pieces
 from ipd.data.episodes import BoolArray, DataError, Episodes, FloatArray, IntArray
 
 NEEDED = ("observations", "actions", "rewards")
@@ -56,15 +58,20 @@ class Entry(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    read: Callable[[], npt.NDArray[Any]]
+    read: Callable[[slice], npt.NDArray[Any]]
+    """Some of its rows."""
 
 
-def load(source: str, task: str | None = None) -> Episodes:
+EVERY = slice(None)
+
+
+def load(source: str, task: str | None = None, storage: Storage | None = None) -> Episodes:
     """Read a dataset.
 
     Args:
         source: path of a D4RL ``.hdf5``, of an ``.npz`` with the same keys, or ``bundled:NAME``.
         task: Gymnasium id the data were recorded in; None takes the file's own word, if any.
+        storage: where the columns of large sets go; None keeps every set in memory.
 
     Raises DataError, in one line, for whatever cannot be used; nothing is unpickled, and no array is
     read whose link, type or size is not what a dataset has.
@@ -93,7 +100,7 @@ def load(source: str, task: str | None = None) -> Episodes:
                 f"unknown kind of file '{path.suffix}'", file=source, cure="give a .hdf5 or .npz file"
             )
         try:
-            arrays, own_task = readers[path.suffix.lower()](path, source)
+            return readers[path.suffix.lower()](path, source, task, storage)
         except DataError:
             raise
         except UNREADABLE as error:
@@ -102,7 +109,6 @@ def load(source: str, task: str | None = None) -> Episodes:
                 file=source,
                 cure="the file is damaged or cut short, or no dataset; fetch it again",
             ) from error
-    return _episodes(arrays, source, task or own_task)
 
 
 def making(source: str) -> dict[str, str]:
@@ -115,7 +121,7 @@ def making(source: str) -> dict[str, str]:
         return {name: str(file.attrs[name]) for name in MAKING if name in file.attrs}
 
 
-def _read_hdf5(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], str | None]:
+def _read_hdf5(path: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:
     import h5py
 
     def entry(file: h5py.File, key: str) -> Entry:
@@ -132,15 +138,15 @@ def _read_hdf5(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], st
         # A chunk is unpacked whole, so its declared size counts too.
         chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
         _require_size(path, chunk, dataset.chunks or (1,), source, key)
-        return Entry(dataset.shape or (), dataset.dtype, lambda: np.asarray(dataset[()]))
+        return Entry(dataset.shape or (), dataset.dtype, lambda rows: np.asarray(dataset[rows]))
 
     with h5py.File(path, "r") as file:
         entries = {key: entry(file, key) for key in (*NEEDED, *OPTIONAL) if key in file}
-        task = file.attrs.get("task")
-        return _read(entries, path, source), task if isinstance(task, str) else None
+        own = file.attrs.get("task")
+        return _episodes(entries, path, source, task or (own if isinstance(own, str) else None), storage)
 
 
-def _read_npz(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], str | None]:
+def _read_npz(path: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:
     def entry(archive: zipfile.ZipFile, key: str) -> Entry:
         with archive.open(f"{key}.npy") as member:
             version = np.lib.format.read_magic(member)
@@ -151,16 +157,17 @@ def _read_npz(path: Path, source: str) -> tuple[dict[str, npt.NDArray[Any]], str
             )
             shape, _, dtype = header(member)
 
-        def read() -> npt.NDArray[Any]:
+        @cache  # a packed array can only be read from its start
+        def whole() -> npt.NDArray[Any]:
             with archive.open(f"{key}.npy") as member:
                 return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
 
-        return Entry(shape, dtype, read)
+        return Entry(shape, dtype, lambda rows: whole()[rows])
 
     with zipfile.ZipFile(path) as archive:
         present = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
         entries = {key: entry(archive, key) for key in (*NEEDED, *OPTIONAL) if key in present}
-        return _read(entries, path, source), None
+        return _episodes(entries, path, source, task, storage)
 
 
 def _require_size(path: Path, size: int, shape: tuple[int, ...], source: str, key: str) -> None:
@@ -171,8 +178,8 @@ def _require_size(path: Path, size: int, shape: tuple[int, ...], source: str, ke
         raise DataError(message, file=source, key=key, cure="the file is damaged; fetch it again")
 
 
-def _read(entries: Mapping[str, Entry], path: Path, source: str) -> dict[str, npt.NDArray[Any]]:
-    """Refuse by shape and type first, then read."""
+def _require_shapes(entries: Mapping[str, Entry], path: Path, source: str) -> None:
+    """Refuse by shape and type, before anything is read."""
     for key in NEEDED:
         if key not in entries:
             raise DataError("is missing", file=source, key=key, cure=f"a dataset has {', '.join(NEEDED)}")
@@ -199,37 +206,41 @@ def _read(entries: Mapping[str, Entry], path: Path, source: str) -> dict[str, np
         if key in entries and entries[key].shape[1] != size:
             message = f"has {entries[key].shape[1]} dimensions, observations have {size}"
             raise DataError(message, file=source, key=key, cure="store both with the same dimensions")
-    return {key: item.read() for key, item in entries.items()}
 
 
-def _numbers(arrays: Mapping[str, npt.NDArray[Any]], key: str, source: str) -> FloatArray:
-    with np.errstate(over="ignore"):  # too large for float32 becomes Inf and is refused below
-        array = arrays[key].astype(np.float32)
-    bad = ~np.isfinite(array)
-    if bad.any():
-        row, *column = (int(i) for i in np.argwhere(bad)[0])
-        where = f"dimension {column[0]} is" if column else "is"
-        value = arrays[key][(row, *column)]
-        count = int(bad.reshape(len(array), -1).any(1).sum())
-        message = f"{where} {value} ({count} rows of {len(array)} are not finite in float32)"
+def _numbers(entries: Mapping[str, Entry], key: str, source: str, disk: Path | None) -> FloatArray:
+    shape, _, read = entries[key]
+    found = column(shape, np.float32, disk)
+    first, count = None, 0
+    for piece in pieces(shape[0]):
+        raw = read(piece)
+        with np.errstate(over="ignore"):  # too large for float32 becomes Inf and is refused below
+            found[piece] = raw
+        bad = ~np.isfinite(found[piece])
+        if bad.any():
+            row, *dimension = (int(i) for i in np.argwhere(bad)[0])
+            first = first or (piece.start + row, dimension, raw[(row, *dimension)])
+            count += int(bad.reshape(len(raw), -1).any(1).sum())
+    if first:
+        row, dimension, value = first
+        where = f"dimension {dimension[0]} is" if dimension else "is"
+        message = f"{where} {value} ({count} rows of {len(found)} are not finite in float32)"
         raise DataError(message, file=source, key=key, row=row, cure="drop or mend the episode that holds it")
-    return array
+    return found
 
 
-def _flags(arrays: Mapping[str, npt.NDArray[Any]], key: str, source: str) -> BoolArray:
-    if key not in arrays:
-        return np.zeros(len(arrays["observations"]), np.bool_)
-    bad = (arrays[key] != 0) & (arrays[key] != 1)
+def _flags(entries: Mapping[str, Entry], key: str, rows: int, source: str) -> BoolArray:
+    if key not in entries:
+        return np.zeros(rows, np.bool_)
+    flags = entries[key].read(EVERY)
+    bad = (flags != 0) & (flags != 1)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise DataError(
-            f"is {arrays[key][row]}, not 0 or 1", file=source, key=key, row=row, cure="store flags"
-        )
-    return arrays[key].astype(np.bool_)
+        raise DataError(f"is {flags[row]}, not 0 or 1", file=source, key=key, row=row, cure="store flags")
+    return flags.astype(np.bool_)
 
 
-def _lengths(arrays: Mapping[str, npt.NDArray[Any]], rows: int, source: str) -> IntArray:
-    lengths = arrays["lengths"]
+def _lengths(lengths: npt.NDArray[Any], rows: int, source: str) -> IntArray:
     if (
         lengths.dtype.kind not in "iu"
         or (lengths < 1).any()
@@ -241,17 +252,24 @@ def _lengths(arrays: Mapping[str, npt.NDArray[Any]], rows: int, source: str) -> 
     return lengths.astype(np.int64)
 
 
-def _episodes(arrays: Mapping[str, npt.NDArray[Any]], source: str, task: str | None) -> Episodes:
-    """Cut the rows into episodes by the rules at the top of this file."""
-    values = {key: _numbers(arrays, key, source) for key in (*NEEDED, *MATRICES) if key in arrays}
-    observations, rows = values["observations"], len(values["observations"])
-    terminated, timeouts = _flags(arrays, "terminals", source), _flags(arrays, "timeouts", source)
+def _episodes(
+    entries: Mapping[str, Entry], path: Path, source: str, task: str | None, storage: Storage | None
+) -> Episodes:
+    """Read what ``entries`` name and cut the rows into episodes by the rules at the top of this file."""
+    _require_shapes(entries, path, source)
+    rows = entries["observations"].shape[0]
+    disk = storage and storage.of(rows)
+    values = {key: _numbers(entries, key, source, disk) for key in (*NEEDED, *MATRICES) if key in entries}
+    observations = values["observations"]
+    terminated, timeouts = (_flags(entries, key, rows, source) for key in ("terminals", "timeouts"))
     marked = terminated | timeouts
-    if "lengths" in arrays:
-        marked[np.cumsum(_lengths(arrays, rows, source)) - 1] = True
+    if "lengths" in entries:
+        marked[np.cumsum(_lengths(entries["lengths"].read(EVERY), rows, source)) - 1] = True
     ends, remarks = marked.copy(), []
     if "next_observations" in values:
-        ends[:-1] |= (observations[1:] != values["next_observations"][:-1]).any(1)
+        for piece in pieces(rows - 1):
+            differs = observations[1:][piece] != values["next_observations"][:-1][piece]
+            ends[:-1][piece] |= differs.any(1)
     ends[-1] = True
     unmarked = np.flatnonzero(ends & ~marked)
     if len(unmarked):
@@ -259,7 +277,7 @@ def _episodes(arrays: Mapping[str, npt.NDArray[Any]], source: str, task: str | N
             f"{len(unmarked)} of {int(ends.sum())} episode ends are not marked in the file and were taken as "
             f"truncations, the first at row {unmarked[0]}"
         )
-    elif "timeouts" not in arrays and "lengths" not in arrays and "next_observations" not in values:
+    elif "timeouts" not in entries and "lengths" not in entries and "next_observations" not in values:
         remarks.append("neither timeouts nor next_observations: only terminals tell where episodes end")
 
     last = np.flatnonzero(ends)
@@ -267,7 +285,8 @@ def _episodes(arrays: Mapping[str, npt.NDArray[Any]], source: str, task: str | N
     if "next_observations" in values:
         next_observations = values["next_observations"]
     else:
-        next_observations = np.concatenate([observations[1:], observations[-1:]])
+        next_observations = column(observations.shape, np.float32, disk)
+        next_observations[:-1] = observations[1:]
         if "final_observations" in values:
             if len(values["final_observations"]) != len(last):
                 message = f"has {len(values['final_observations'])} rows for {len(last)} episodes"
@@ -290,13 +309,23 @@ def _episodes(arrays: Mapping[str, npt.NDArray[Any]], source: str, task: str | N
         raise DataError(
             "zero episodes of more than one step", file=source, cure="store next_observations as well"
         )
+
+    def kept(values: FloatArray) -> FloatArray:
+        if keep.all():
+            return values
+        found = column((int(keep.sum()), *values.shape[1:]), np.float32, disk)
+        ahead = np.concatenate([[0], np.cumsum(keep)])
+        for piece in pieces(rows):
+            found[ahead[piece.start] : ahead[piece.stop]] = values[piece][keep[piece]]
+        return found
+
     ends = ends[keep]
     terminated = terminated[keep]
     return Episodes(
-        observations=observations[keep],
-        actions=values["actions"][keep],
-        rewards=values["rewards"][keep],
-        next_observations=next_observations[keep],
+        observations=kept(observations),
+        actions=kept(values["actions"]),
+        rewards=kept(values["rewards"]),
+        next_observations=kept(next_observations),
         terminated=terminated,
         truncated=(ends & ~terminated) | timeouts[keep],
         starts=np.concatenate([[0], np.flatnonzero(ends) + 1]).astype(np.int64),
@@ -304,4 +333,5 @@ def _episodes(arrays: Mapping[str, npt.NDArray[Any]], source: str, task: str | N
         task=task,
         unlogged_next=None if unlogged is None else unlogged[keep],
         remarks=tuple(remarks),
+        disk=disk,
     )
