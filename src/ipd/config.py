@@ -190,6 +190,18 @@ class EvaluateConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class StreamConfig:
+    """Sets too large for memory: kept on disk, learned from window after window of random blocks."""
+
+    above_steps: int = 4_000_000
+    """Sets of more logged steps are streamed."""
+    window_steps: int = 1_000_000
+    """Logged steps in memory at a time, each drawn about once before the next window comes."""
+    block_steps: int = 4_096
+    """Neighbouring steps that come together; a window's blocks are from all over the set."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """One run: the algorithm, and every stage that it may have."""
 
@@ -212,12 +224,16 @@ class Config:
     qt: QTConfig = QTConfig()
     dd: DDConfig = DDConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    stream: StreamConfig = StreamConfig()
 
 
 ADDED: Mapping[str, object] = {
     "augment.uncertainty_penalty": 0.0,
     "cloning.best_share": 1.0,
     "policy.trace": 0.0,
+    "stream.above_steps": 4_000_000,
+    "stream.window_steps": 1_000_000,
+    "stream.block_steps": 4_096,
     "value.multi_step": 1,
 }
 """Dotted field -> the value by which software from before that field behaved, whatever its default is now.
@@ -237,7 +253,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
 
 def sections(algo: Algo) -> tuple[str, ...]:
     """Sections of `Config` that an algorithm reads."""
-    return (*_SECTIONS.get(algo, (algo,)), "evaluate")
+    return (*_SECTIONS.get(algo, (algo,)), "evaluate", "stream")
 
 
 def trimmed(config: Config) -> Config:

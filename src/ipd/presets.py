@@ -249,6 +249,8 @@ def problems(config: Config) -> list[str]:
     penalty = config.augment.uncertainty_penalty
     if not 0 <= penalty < math.inf:
         found.append(f"--augment.uncertainty_penalty {penalty:g}: must be finite and at least 0")
+    if config.stream.window_steps < config.stream.block_steps:
+        found.append(f"--stream.window_steps {config.stream.window_steps}: less than --stream.block_steps")
     if config.qt.candidates < 2:
         found.append(f"--qt.candidates {config.qt.candidates}: must be at least 2")
     halvings = 2 ** (len(config.dd.multipliers) - 1)

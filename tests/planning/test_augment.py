@@ -74,7 +74,8 @@ def test_one_plan_executes_the_mean_action_and_more_do_not() -> None:
 def test_real_return_is_the_recorded_one(small_steps: Steps) -> None:
     steps = jax.tree.map(jnp.asarray, small_steps)._replace(terminated=jnp.zeros(97).at[20].set(1.0))
     rows = np.array([3, 40, 15])
-    said = real_return(steps, value, jnp.asarray(rows), 6, GAMMA)
+    stretches = jax.tree.map(lambda leaf: leaf[rows[:, None] + np.arange(6)], steps)
+    said = real_return(stretches, value, GAMMA)
     # Eq. 18 with the gamma^H it forgets; row 15 runs into the termination at its last step (row 20)
     for row, total in zip(rows, np.asarray(said), strict=True):
         plain = sum(GAMMA**k * float(small_steps.rewards[row + k]) for k in range(6))

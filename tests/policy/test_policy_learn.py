@@ -59,6 +59,7 @@ def make_data() -> Data:
         starts.astype(jnp.int32),
         rows * 1.0,
         jnp.ones(23).at[11].set(0.0),
+        jnp.asarray(23),
     )
     lengths = jnp.array([6, 2, 0])
     valid = jnp.arange(6)[None] < lengths[:, None]

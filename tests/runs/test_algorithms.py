@@ -52,7 +52,7 @@ def test_every_algorithm_has_a_row_and_settings() -> None:
     for name, (module, stage, needs, _) in ALGORITHMS.items():
         assert module.__doc__ and dataclasses.is_dataclass(getattr(Config(), stage)), name
         assert set(needs) <= {"value", "world"}
-        assert set(sections(name)) == {*needs, stage, "evaluate"}
+        assert set(sections(name)) == {*needs, stage, "evaluate", "stream"}
         for part in ("DATA_AXES", "prepare", "init", "draw", "update", "begin", "act"):
             assert hasattr(module, part), f"{name} lacks {part}"
 

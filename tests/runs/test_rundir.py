@@ -60,6 +60,8 @@ def test_config_from_before_a_field_was_added_is_read(tmp_path: Path) -> None:
     for field in ADDED:
         section, name = field.split(".")
         del values[section][name]
+        if not values[section]:
+            del values[section]
     path.write_text(yaml.safe_dump(values))
     assert rundir.read_job(tmp_path) == dataclasses.replace(JOB, config=override(JOB.config, ADDED))
     values["policy"]["trece"] = 0.0

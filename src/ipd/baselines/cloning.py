@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ipd.baselines.material import Constants, Material, on_device
 from ipd.config import CloningConfig
@@ -34,13 +34,19 @@ class State(NamedTuple):
 
 def prepare(config: CloningConfig, material: Material) -> tuple[Steps, Constants]:
     """The steps of the share of episodes with the largest returns, at least one episode."""
-    starts = material.starts
-    returns = np.add.reduceat(material.steps.rewards, starts[:-1])
+    kept = cloned(config, np.asarray(material.steps.rewards), material.starts)
+    return on_device(Steps(*(leaf[kept] for leaf in material.steps))), {}
+
+
+def cloned(
+    config: CloningConfig, rewards: Float[np.ndarray, "steps"], starts: Int[np.ndarray, "bounds"]
+) -> Bool[np.ndarray, "steps"]:
+    """Which steps are cloned."""
+    returns = np.add.reduceat(rewards, starts[:-1])
     count = max(1, round(config.best_share * len(returns)))
     chosen = np.zeros(len(returns), bool)
     chosen[np.argsort(-returns, kind="stable")[:count]] = True
-    kept = np.repeat(chosen, np.diff(starts))
-    return on_device(Steps(*(leaf[kept] for leaf in material.steps))), {}
+    return np.repeat(chosen, np.diff(starts))
 
 
 def init(config: CloningConfig, spec: Spec, key: PRNG) -> State:

@@ -43,6 +43,7 @@ DEFLATE_LIMIT = 1_032
 """Deflate packs at most this much; an array that claims more is not in the file."""
 UNREADABLE = (
     OSError,
+    EOFError,
     RuntimeError,
     ValueError,
     KeyError,

@@ -32,20 +32,16 @@ def imagined_return(
     return rollout_return(rollout, value, discount)
 
 
-def real_return(
-    steps: Steps, value: ValueFn, rows: Int[Array, "batch"], imagine_steps: int, discount: float
-) -> Float[Array, "batch"]:
-    """Recorded return of the ``imagine_steps`` steps from each row on, plus V behind them, Eq. 18.
+def real_return(stretches: Steps, value: ValueFn, discount: float) -> Float[Array, "batch"]:
+    """Recorded return of stretches of steps, plus V behind them, Eq. 18.
 
-    The rows must have that many steps left in their episode.
+    Leaves are ``(batch, time, ...)``: the ``imagine_steps`` steps from each state on, all of one episode.
     """
-    ahead = rows[:, None] + jnp.arange(imagine_steps)[None, :]
-    last = ahead[:, -1]
     return jax.vmap(cut_return, in_axes=(0, 0, 0, 0, None))(
-        steps.rewards[ahead],
-        jnp.ones(ahead.shape, bool),
-        steps.terminated[ahead],
-        value(steps.next_observations[last]),
+        stretches.rewards,
+        jnp.ones(stretches.rewards.shape, bool),
+        stretches.terminated,
+        value(stretches.next_observations[:, -1]),
         discount,
     )
 

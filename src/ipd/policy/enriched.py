@@ -34,6 +34,8 @@ class Logged(NamedTuple):
     prompts: Float[Array, "steps"]
     weights: Float[Array, "steps"]
     """Weight of the step's cloning loss; 0: context only."""
+    total: Int[Array, ""]
+    """Steps that windows end in, the first ones; what comes after them is context of imagined segments."""
 
 
 class Imagined(NamedTuple):
@@ -57,7 +59,7 @@ class Data(NamedTuple):
     imagined: Imagined
 
 
-DATA_AXES = Data(Logged(None, None, None, None, 0, 0), Imagined(0, 0, 0, 0, 0, 0, 0))  # type: ignore[arg-type]
+DATA_AXES = Data(Logged(None, None, None, None, 0, 0, None), Imagined(0, 0, 0, 0, 0, 0, 0))  # type: ignore[arg-type]
 """Which leaves carry a seed axis, for vmap."""
 
 
@@ -151,7 +153,7 @@ def enrich(
     q: QFn,
     discount: float,
 ) -> tuple[Data, float]:
-    """Windows' raw material for one seed, and std(V). ``segments`` hold valid steps first."""
+    """Windows' raw material for one seed, NumPy, and std(V). ``segments`` hold valid steps first."""
     lengths = np.diff(starts)
     last = np.zeros(len(steps.rewards), bool)
     last[np.asarray(starts[1:]) - 1] = True
@@ -174,24 +176,25 @@ def enrich(
     ends = valid & ~np.pad(valid[:, 1:], ((0, 0), (0, 1)))
     dreamt_found = advantages(config, dreamt, ends.reshape(-1), value, q, discount)
     imagined_weights = cloning_weights(config, dreamt_found, found).reshape(shape) * valid
-    logged = Logged(
-        jnp.asarray(steps.observations),
-        jnp.asarray(steps.actions),
-        jnp.asarray(np.arange(len(weights)) - episode_start, jnp.int32),
-        jnp.asarray(episode_start, jnp.int32),
-        jnp.asarray(prompts, jnp.float32),
-        jnp.asarray(weights, jnp.float32),
+    logged: tuple[Any, ...] = (
+        np.asarray(steps.observations),
+        np.asarray(steps.actions),
+        (np.arange(len(weights)) - episode_start).astype(np.int32),
+        episode_start.astype(np.int32),
+        prompts.astype(np.float32),
+        weights.astype(np.float32),
+        np.int32(len(weights)),
     )
-    imagined = Imagined(
-        jnp.asarray(source, jnp.int32),
-        jnp.asarray(np.asarray(segments.valid).sum(axis=1), jnp.int32),
-        jnp.asarray(segments.observations),
-        jnp.asarray(segments.actions),
-        jnp.asarray(imagined_prompts, jnp.float32),
-        jnp.asarray(imagined_weights, jnp.float32),
-        jnp.asarray(count, jnp.int32),
+    imagined: tuple[Any, ...] = (
+        source.astype(np.int32),
+        valid.sum(axis=1).astype(np.int32),
+        np.asarray(segments.observations),
+        np.asarray(segments.actions),
+        imagined_prompts.astype(np.float32),
+        imagined_weights.astype(np.float32),
+        np.int32(count),
     )
-    return Data(logged, imagined), std
+    return Data(Logged(*logged), Imagined(*imagined)), std
 
 
 def _rows(leaf: Any) -> Any:
@@ -207,16 +210,18 @@ def _no_segments(steps: Steps) -> Segment:
 
 
 def stack_seeds(parts: list[Data]) -> Data:
-    """Seeds on a new first axis where ``DATA_AXES`` says so; segments padded to the largest number."""
+    """Seeds on a new first axis where ``DATA_AXES`` says so, NumPy; segments padded to the largest number."""
     most = max(part.imagined.source.shape[0] for part in parts)
 
-    def padded(leaf: Array) -> Array:
-        return jnp.pad(leaf, [(0, most - leaf.shape[0]), *[(0, 0)] * (leaf.ndim - 1)]) if leaf.ndim else leaf
+    def padded(leaf: Any) -> Any:
+        leaf = np.asarray(leaf)
+        return np.pad(leaf, [(0, most - len(leaf)), *[(0, 0)] * (leaf.ndim - 1)]) if leaf.ndim else leaf
 
-    imagined = [jax.tree.map(padded, part.imagined) for part in parts]
-    first = parts[0].logged
-    logged = first._replace(
-        prompts=jnp.stack([p.logged.prompts for p in parts]),
-        weights=jnp.stack([p.logged.weights for p in parts]),
-    )
-    return Data(logged, jax.tree.map(lambda *leaves: jnp.stack(leaves), *imagined))
+    def stacked(*leaves: Any) -> Any:
+        return np.stack([padded(leaf) for leaf in leaves])
+
+    own: dict[str, Any] = {
+        name: np.stack([getattr(part.logged, name) for part in parts]) for name in ("prompts", "weights")
+    }
+    logged = parts[0].logged._replace(**own)
+    return Data(logged, jax.tree.map(stacked, *(part.imagined for part in parts)))

@@ -91,7 +91,7 @@ def draw(config: PolicyConfig, data: Data, key: PRNG) -> Window:
     """A batch of windows, the share ``mix`` of them imagined; timesteps kept inside their table."""
     keys = jax.random.split(key, 5)
     dreams = num_imagined(config)
-    rows = jax.random.randint(keys[0], (config.batch_size - dreams,), 0, data.logged.prompts.shape[0])
+    rows = jax.random.randint(keys[0], (config.batch_size - dreams,), 0, data.logged.total)
     window = logged_windows(config, data, rows)
     if dreams:
         segments = jax.random.randint(keys[1], (dreams,), 0, data.imagined.total)

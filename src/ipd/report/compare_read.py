@@ -216,7 +216,9 @@ def read_run(run: Path, name: str) -> Entry:
     policies = sorted({row.policy for row in rows if row.policy.startswith("ipd@")}, key=_target)
     settings = _flat({key: part for key, part in config.items() if key not in BASELINES or key == algo})
     # an older run does not tell a newer field, and is no other experiment for that
-    settings |= {k: v for k, v in ADDED.items() if k not in settings and k.partition(".")[0] in config}
+    settings |= {
+        k: v for k, v in ADDED.items() if k not in settings and k.partition(".")[0] in {*config, "stream"}
+    }
     settings = {key: value for key, value in settings.items() if not key.startswith(NOT_SETTINGS)}
     facts, told = manifest.get("data", {}), manifest.get("overrides")
     if not isinstance(facts, dict) or not isinstance(facts.get("steps", 0), int):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ipd.data.columns import column, pieces
 from ipd.runs.context import Run
-from ipd.types import Segment
+from ipd.types import Segment, Steps
 
 NAME = "augmented.hdf5"
 STEP_KEYS = ("observations", "actions", "rewards", "next_observations")
@@ -75,40 +76,59 @@ class Writer:
         })  # fmt: skip
 
     def _append(self, columns: dict[str, NDArray[Any]]) -> None:
-        for name, column in columns.items():
+        for name, values in columns.items():
             dataset = self._group[name]
-            dataset.resize(len(dataset) + len(column), axis=0)
-            dataset[-len(column) :] = column
+            dataset.resize(len(dataset) + len(values), axis=0)
+            dataset[-len(values) :] = values
 
 
-def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
-    """One seed's segments in learner's units, padded, and the rows they start from.
+class Imagined(NamedTuple):
+    """One seed's imagined steps in learner's units, NumPy, one segment after another."""
+
+    steps: Steps
+    uncertainty: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    """Row of each segment's first step, then the number of rows."""
+    source: NDArray[np.int64]
+    """Logged row that each segment starts from."""
+
+
+def read_steps(run: Run, seed: int) -> Imagined:
+    """What one seed imagined; on disk where the run's data are.
 
     The file keeps the model's own rewards; here the scaled ones are less ``uncertainty_penalty`` times U
     (as in MOPO, Yu et al. 2020): what the model is unsure of should not look better than what was
     logged. U has the unit of ``world.uncertainty``, so each kind asks for a penalty of its own.
     """
-    time, penalty = run.config.augment.imagine_steps, run.config.augment.uncertainty_penalty
+    penalty, normaliser = run.config.augment.uncertainty_penalty, run.normaliser
+    scaled = {"observations": normaliser.observations, "next_observations": normaliser.observations,
+              "actions": normaliser.actions, "rewards": normaliser.rewards}  # fmt: skip
     with h5py.File(run.folder / NAME, "r") as file:
         group = file[f"seed-{seed}"]
-        flat = {name: group[name][()] for name in (*STEP_KEYS, "terminals", "uncertainty")}
-        rows, lengths = group["provenance/row"][()], group["provenance/length"][()]
-    valid = np.arange(time) < lengths[:, None]
-    columns = (
-        run.normaliser.observations(flat["observations"]),
-        run.normaliser.actions(flat["actions"]),
-        run.normaliser.rewards(flat["rewards"]) - penalty * flat["uncertainty"],
-        run.normaliser.observations(flat["next_observations"]),
-        flat["terminals"].astype(np.float32),
-        flat["uncertainty"],
-    )
+        found = {name: column(group[name].shape, np.float32, run.disk) for name in scaled}
+        for name, scale in scaled.items():
+            for piece in pieces(len(found[name])):
+                found[name][piece] = scale(group[name][piece])
+        terminated, uncertainty = group["terminals"][()].astype(np.float32), group["uncertainty"][()]
+        source, lengths = group["provenance/row"][()], group["provenance/length"][()]
+    found["rewards"] -= penalty * uncertainty
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return Imagined(Steps(**found, terminated=terminated), uncertainty, starts, source)  # type: ignore[arg-type]
 
-    def padded(column: NDArray[Any]) -> NDArray[Any]:
-        full = np.zeros((*valid.shape, *column.shape[1:]), np.float32)
-        full[valid] = column
+
+def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
+    """The same as segments, padded, and the rows they start from."""
+    found, time = read_steps(run, seed), run.config.augment.imagine_steps
+    valid = np.arange(time) < np.diff(found.starts)[:, None]
+
+    def padded(flat: NDArray[Any]) -> NDArray[Any]:
+        full = column((*valid.shape, *flat.shape[1:]), np.float32, run.disk)
+        for piece in pieces(len(full)):
+            full[piece][valid[piece]] = flat[found.starts[piece.start] : found.starts[piece.stop]]
         return full
 
-    return Segment(*map(padded, columns), valid=valid), rows  # type: ignore[arg-type, misc]
+    steps: Any = map(padded, found.steps)  # type: ignore[arg-type]
+    return Segment(*steps, uncertainty=padded(found.uncertainty), valid=valid), found.source  # type: ignore[arg-type, misc]
 
 
 def read_gaps(run: Run, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -31,8 +31,8 @@ STAGES = ("value", "world", "cloning", "augment", "refit", "policy", "evaluate",
 
 _MATHS = ("maths/losses.py", "maths/gaussians.py", "maths/returns.py", "nn/mlp.py", "nn/norm.py",
           "nn/parts.py", "nn/transformer.py")  # fmt: skip
-_LEARNING = ("types.py", *_MATHS, "data/episodes.py", "value", "runs/loop.py",
-             "runs/devices.py", "runs/trained.py")  # fmt: skip
+_LEARNING = ("types.py", *_MATHS, "data/columns.py", "data/episodes.py", "value", "runs/loop.py",
+             "runs/devices.py", "runs/feed.py", "runs/streaming.py", "runs/trained.py")  # fmt: skip
 _BASELINE = (*_LEARNING, "runs/learning.py")
 _IMAGINING = ("data/windows.py", "planning", "world", "runs/imagination.py", "runs/augmented.py")
 CODE: dict[str, tuple[str, ...]] = {
@@ -89,8 +89,13 @@ class Run:
 
     @cached_property
     def steps(self) -> Steps:
-        """All logged steps in learner's units, NumPy."""
+        """All logged steps in learner's units, NumPy; on disk where the episodes are."""
         return to_steps(self.episodes, self.normaliser)
+
+    @property
+    def disk(self) -> Path | None:
+        """Folder for columns too large for memory; None where the set is small."""
+        return self.episodes.disk
 
     @cached_property
     def log(self) -> MetricsLog:
@@ -132,7 +137,7 @@ class Run:
         self, stage: str, settings: Any, inputs: tuple[str, ...] = (), code: tuple[str, ...] = ()
     ) -> str:
         """Changes with whatever could change the stage's result; `code` names files beside `CODE`'s."""
-        shared = (self.digest, self.normaliser.to_dict(), self.spec, self.seeds)
+        shared = (self.digest, self.normaliser.to_dict(), self.spec, self.seeds, self.config.stream)
         task = None if self.task is None else (self.task.id, self.task.versions)
         return content_hash(stage, settings, inputs, *shared, task, code_digest(stage, code))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -36,19 +37,26 @@ def layout(seeds: int) -> Layout | None:
     return Layout(Mesh(np.array(devices[:used]), (SEEDS,)), SEEDS) if used > 1 else None
 
 
-def place(
-    where: Layout | None, state: Any, data: Any, data_axes: Any, keys: jax.Array
-) -> tuple[Any, Any, Any]:
-    """State, data and keys on their devices; `data_axes` is 0 where a leaf of the data has a seed axis."""
+def _of_seeds(where: Layout) -> NamedSharding:
+    return where.sharding(SEEDS) if where.axis == SEEDS else where.sharding()
+
+
+def place(where: Layout | None, state: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
+    """State and keys, which every seed has its own of, on their devices."""
     if where is None:
-        return state, data, keys
-    one, all_ = where.sharding(SEEDS) if where.axis == SEEDS else where.sharding(), where.sharding()
+        return state, keys
+    return jax.device_put((state, keys), _of_seeds(where))
+
+
+def place_data(where: Layout | None, data: Any, data_axes: Any) -> Any:
+    """Data on their devices; `data_axes` is 0 where a leaf has a seed axis, None where all share it."""
+    if where is None:
+        return jax.tree.map(jnp.asarray, data)
 
     def spread(axis: int | None, leaves: Any) -> Any:
-        return jax.device_put(leaves, one if axis == 0 else all_)
+        return jax.device_put(leaves, _of_seeds(where) if axis == 0 else where.sharding())
 
-    data = jax.tree.map(spread, data_axes, data, is_leaf=lambda axis: axis is None)
-    return jax.device_put(state, one), data, jax.device_put(keys, one)
+    return jax.tree.map(spread, data_axes, data, is_leaf=lambda axis: axis is None)
 
 
 def spread_batch(where: Layout | None, batch: Any, axis: int) -> Any:

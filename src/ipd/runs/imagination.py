@@ -55,27 +55,27 @@ def candidate_rows(run: Run) -> NDArray[np.int64]:
 
 @eqx.filter_jit
 def _returns(
-    config: Config, rule: TerminationRule | None, dreamer: Dreamer, steps: Steps, rows: jax.Array
+    config: Config, rule: TerminationRule | None, dreamer: Dreamer, stretches: Steps
 ) -> tuple[jax.Array, jax.Array]:
     augment, discount = config.augment, config.value.discount
     values = value_learner.value_fn(dreamer.values)
-    real = real_return(steps, values, rows, augment.imagine_steps, discount)
+    real = real_return(stretches, values, discount)
     imagined = imagined_return(
         predict_fn(config.world, dreamer.ensemble, rule), values, value_learner.policy_fn(dreamer.values),
-        augment, discount, steps.observations[rows], steps.actions.shape[1], dreamer.kappa,
+        augment, discount, stretches.observations[:, 0], stretches.actions.shape[-1], dreamer.kappa,
     )  # fmt: skip
     return imagined, real
 
 
 @eqx.filter_jit
 def _imagine(
-    config: Config, augment: AugmentConfig, rule: TerminationRule | None, dreamer: Dreamer, steps: Steps,
-    rows: jax.Array, key: jax.Array,
+    config: Config, augment: AugmentConfig, rule: TerminationRule | None, dreamer: Dreamer, action_size: int,
+    observations: jax.Array, key: jax.Array,
 ) -> Segment:  # fmt: skip
     return imagine(
         predict_fn(config.world, dreamer.ensemble, rule), value_learner.value_fn(dreamer.values),
-        value_learner.policy_fn(dreamer.values), augment, config.value.discount, steps.observations[rows],
-        steps.actions.shape[1], key, dreamer.kappa,
+        value_learner.policy_fn(dreamer.values), augment, config.value.discount, observations, action_size,
+        key, dreamer.kappa,
     )  # fmt: skip
 
 
@@ -88,11 +88,12 @@ def _batches(rows: NDArray[np.int64], size: int) -> list[tuple[NDArray[np.int64]
 
 
 def expected(run: Run, rule: TerminationRule | None, dreamer: Dreamer, steps: Steps) -> Candidates:
-    """Imagined and real return of every candidate (Eqs. 17, 18)."""
+    """Imagined and real return of every candidate (Eqs. 17, 18); `steps` are NumPy."""
     rows = candidate_rows(run)
-    parts = []
+    ahead, parts = np.arange(run.config.augment.imagine_steps), []
     for piece, count in _batches(rows, run.config.augment.batch_size):
-        both = _returns(run.config, rule, dreamer, steps, jnp.asarray(piece))
+        stretches = Steps(*(jnp.asarray(leaf[piece[:, None] + ahead]) for leaf in steps))
+        both = _returns(run.config, rule, dreamer, stretches)
         parts.append(np.stack([np.asarray(part)[:count] for part in both]))
     both_returns = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0), np.float32)
     return Candidates(rows, both_returns[0], both_returns[1])
@@ -108,7 +109,8 @@ def batches_from(
     """
     for number, (piece, count) in enumerate(_batches(rows, augment.batch_size)):
         batch_key = jax.random.fold_in(key, number)
-        segment = _imagine(run.config, augment, rule, dreamer, steps, jnp.asarray(piece), batch_key)
+        start = jnp.asarray(steps.observations[piece])
+        segment = _imagine(run.config, augment, rule, dreamer, steps.actions.shape[1], start, batch_key)
         yield piece[:count], jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:count], segment)
 
 
@@ -127,7 +129,7 @@ def augment(run: Run, values: Any, world: Any, split: Any) -> str:
     fingerprint = run.fingerprint("augment", run.config.augment, (values.fingerprint, world.fingerprint))
 
     def work() -> dict[str, Any]:
-        config, steps = run.config.augment, jax.tree.map(jnp.asarray, run.steps)
+        config, steps = run.config.augment, run.steps
         keys, seeds = run.keys("augment"), []
         with files.replacing(run.folder / augmented.NAME) as partial, h5py.File(partial, "w") as file:
             for row, seed in enumerate(run.seeds):

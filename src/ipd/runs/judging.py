@@ -155,8 +155,7 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
     )
 
     def work() -> dict[str, Any]:
-        steps = jax.tree.map(jnp.asarray, run.steps)
-        keys = run.keys("audit")
+        steps, keys = run.steps, run.keys("audit")
         run.progress.begin("audit", 0, 4 * len(run.seeds), "comparisons")
         seeds = []
         for row, seed in enumerate(run.seeds):

@@ -6,6 +6,7 @@ Each returns its finished state, seeds on axis 0.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -15,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ipd.baselines.material import Material, on_device
-from ipd.config import Config, PolicyConfig
+from ipd.baselines.cloning import cloned
+from ipd.baselines.material import Material
+from ipd.config import Config, PolicyConfig, ValueConfig
 from ipd.data.episodes import Episodes
 from ipd.policy import enriched
 from ipd.policy import learn as policy_learner
-from ipd.runs import loop
+from ipd.runs import loop, streaming
 from ipd.runs.algorithms import ALGORITHMS, code_of
-from ipd.runs.augmented import read_segments
+from ipd.runs.augmented import read_segments, read_steps
 from ipd.runs.context import Run, plain, unstack
 from ipd.runs.errors import RunFailed
 from ipd.runs.modelling import Split, world
@@ -31,6 +33,25 @@ from ipd.types import Spec, Steps
 from ipd.value import learn as value_learner
 from ipd.value import refit as refit_learner
 from ipd.value.multi_step import multi_step
+
+
+def _cloned(run: Run) -> NDArray[np.int64] | None:
+    config, episodes = run.config.cloning, run.episodes
+    if config.best_share == 1:
+        return None
+    return np.flatnonzero(cloned(config, np.asarray(run.steps.rewards), episodes.starts))
+
+
+def _one_step(run: Run) -> None:
+    if run.config.value.multi_step > 1:
+        raise RunFailed(
+            "stage value: --value.multi-step looks ahead in the whole set, but this one is streamed; take 1, "
+            "or keep it in memory by a larger --stream.above-steps"
+        )
+
+
+STREAMED: dict[str, Callable[[Run], NDArray[np.int64] | None]] = {"value": _one_step, "cloning": _cloned}
+"""Baselines that learn from steps one by one -> their rows, None for all; the others read the whole set."""
 
 
 def baseline(run: Run, name: str) -> Trained:
@@ -50,13 +71,17 @@ def baseline(run: Run, name: str) -> Trained:
     init = jax.vmap(lambda key: module.init(config, run.spec, jax.random.fold_in(key, 0)))
 
     def work() -> dict[str, Any]:
-        rows = range(len(run.seeds)) if inputs else range(1)
-        parts = [module.prepare(config, _material(run, values, modelled, row)) for row in rows]
-        data = _stack_seeds([part for part, _ in parts], module.DATA_AXES)
+        if run.disk and stage in STREAMED:
+            data: Any = streaming.steps(run, STREAMED[stage](run), config.batch_size)
+            told: list[Any] = [{}]
+        else:
+            rows = range(len(run.seeds)) if inputs else range(1)
+            parts = [module.prepare(config, _material(run, values, modelled, row)) for row in rows]
+            data = _stack_seeds([part for part, _ in parts], module.DATA_AXES)
+            told = [constants for _, constants in parts] * (len(run.seeds) // len(parts))
         learner = loop.Learner(module.draw, module.update)
         schedule = run.schedule(config.steps, snapshots=kept)
         train(run, stage, fingerprint, learner, config, init, data, module.DATA_AXES, schedule)
-        told = [constants for _, constants in parts] * (len(run.seeds) // len(parts))
         return {"constants": {key: [plain(constants[key]) for constants in told] for key in told[0]}}
 
     fingerprint = run.finish(stage, fingerprint, work)
@@ -118,20 +143,9 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
 
     def work() -> dict[str, Any]:
         parts = [_imagined_steps(run, seed) for seed in run.seeds]
-        counts = [len(part.rewards) for part in parts]
-        if not all(counts):
+        if not all(len(part.rewards) for part in parts):
             raise RunFailed("stage refit: a seed imagined nothing; take --refit.steps 0")
-
-        def stacked(*leaves: NDArray[Any]) -> jax.Array:
-            most = max(counts)
-            return jnp.stack(
-                [np.pad(leaf, [(0, most - len(leaf)), *[(0, 0)] * (leaf.ndim - 1)]) for leaf in leaves]
-            )
-
-        ahead = multi_step(run.steps, run.episodes.starts, config.multi_step, config.discount)
-        data = refit_learner.Data(
-            on_device(ahead), jax.tree.map(stacked, *parts), jnp.asarray(counts, jnp.int32)
-        )
+        data: Any = streaming.refitted(run, parts) if run.disk else _mixed(run, config, parts)
         learner = loop.Learner(partial(refit_learner.draw, share), value_learner.update)
         train(run, "refit", fingerprint, learner, config, init, data, refit_learner.DATA_AXES)
         return {}
@@ -140,13 +154,15 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
     return finished(run, "refit", fingerprint, init)
 
 
+def _mixed(run: Run, config: ValueConfig, imagined: list[Steps]) -> refit_learner.Data:
+    ahead = multi_step(run.steps, run.episodes.starts, config.multi_step, config.discount)
+    return refit_learner.Data(ahead, *refit_learner.stack_seeds(imagined))  # type: ignore[arg-type]
+
+
 def _imagined_steps(run: Run, seed: int) -> Steps:
-    """Every valid imagined step of one seed, NumPy; none looks ahead beyond its segment."""
-    segments, _ = read_segments(run, seed)
-    valid, config = np.asarray(segments.valid), run.config.value
-    flat = Steps(*(np.asarray(getattr(segments, name))[valid] for name in Steps._fields))
-    starts = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])
-    return multi_step(flat, starts, config.multi_step, config.discount)
+    """Every imagined step of one seed, NumPy; none looks ahead beyond its segment."""
+    found, config = read_steps(run, seed), run.config.value
+    return multi_step(found.steps, found.starts, config.multi_step, config.discount)
 
 
 def policy(run: Run, values: Trained, augment: str | None) -> Trained:
@@ -171,15 +187,15 @@ def policy(run: Run, values: Trained, augment: str | None) -> Trained:
                 run.progress.say(
                     f"policy: seed {seed} has no imagined segment and learns from logged steps alone"
                 )
-            data, scale = enriched.enrich(
+            part, scale = enriched.enrich(
                 config, run.steps, run.episodes.starts, segments, source, value_learner.value_fn(state),
                 partial(value_learner.smallest_q, state), run.config.value.discount,
             )  # fmt: skip
-            parts.append(data)
+            parts.append(part)
             scales.append(scale)
         learner = loop.Learner(policy_learner.draw, policy_learner.update)
         schedule = run.schedule(config.steps, snapshots=kept)
-        data = enriched.stack_seeds(parts)
+        data: Any = streaming.enriched_steps(run, parts) if run.disk else enriched.stack_seeds(parts)
         train(run, "policy", fingerprint, learner, config, init, data, enriched.DATA_AXES, schedule)
         return {"prompt_scale": scales, "best_return": _best_discounted_return(run)}
 

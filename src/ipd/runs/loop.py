@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ipd.runs import devices
 from ipd.runs.checkpoint import CheckpointStore, named_leaves
 from ipd.runs.errors import RunFailed
+from ipd.runs.feed import Ahead
 from ipd.runs.metrics import MetricsLog
 from ipd.runs.progress import Progress
 
@@ -84,7 +85,8 @@ def train(
 
     `state` holds every seed, stacked on axis 0, and is given up (its buffers are re-used); on several
     devices seeds, or the batch of a single one, are spread over them (`runs.devices`);
-    `data_axes` says per leaf of `data` whether it has a seed axis (0) or is shared (None);
+    `data` is what `draw` takes, or a `Feed` of it where the data do not fit;
+    `data_axes` says per leaf of it whether it has a seed axis (0) or is shared (None);
     `stage_keys` is one key a seed. Returns the state and the last step, which is in `store`.
     Raises `RunFailed` at a non-finite metric or a NaN in the state; the last good checkpoint stays.
     """
@@ -97,26 +99,33 @@ def train(
         state = store.load(start, like=state)
     log.resume(stage, start)
     arrays, static = eqx.partition(state, eqx.is_array)
-    arrays, data, stage_keys = devices.place(where, arrays, data, data_axes, stage_keys)
+    arrays, stage_keys = devices.place(where, arrays, stage_keys)
     names = list(named_leaves(arrays))
     step, saved_at = start, time.monotonic()
     progress.begin(stage, step, schedule.steps)
-    while step < schedule.steps and not _all_finished(learner, config, eqx.combine(arrays, static)):
-        stop = schedule.next_stop(step)
-        arrays, metrics, is_nan = advance(arrays, data, stage_keys, np.int32(step), np.int32(stop - step))
-        step = stop
-        if validate is not None and schedule.validates_at(step):
-            arrays, more, is_nan = validate(arrays, data)
-            metrics |= more
-        values = {name: np.asarray(value) for name, value in metrics.items()}
-        _refuse_non_finite(stage, step, values, names, np.asarray(is_nan))
-        log.append(stage, step, values)
-        progress.advance(step, values)
-        snapshot = step in schedule.snapshots
-        if snapshot or step == schedule.steps or time.monotonic() - saved_at >= schedule.checkpoint_seconds:
-            log.sync()
-            store.save(step, arrays, keep=schedule.snapshots)
-            saved_at = time.monotonic()
+    with Ahead(data, start, schedule.steps) as ahead:
+        until = start
+        while step < schedule.steps and not _all_finished(learner, config, eqx.combine(arrays, static)):
+            if step == until:
+                window, until = ahead.take()
+                window = devices.place_data(where, window, data_axes)
+            stop = min(schedule.next_stop(step), until)
+            arrays, metrics, is_nan = advance(
+                arrays, window, stage_keys, np.int32(step), np.int32(stop - step)
+            )
+            step = stop
+            if validate is not None and schedule.validates_at(step):
+                arrays, more, is_nan = validate(arrays, window)
+                metrics |= more
+            values = {name: np.asarray(value) for name, value in metrics.items()}
+            _refuse_non_finite(stage, step, values, names, np.asarray(is_nan))
+            log.append(stage, step, values)
+            progress.advance(step, values)
+            due = time.monotonic() - saved_at >= schedule.checkpoint_seconds
+            if due or step == schedule.steps or step in schedule.snapshots:
+                log.sync()
+                store.save(step, arrays, keep=schedule.snapshots)
+                saved_at = time.monotonic()
     state = eqx.combine(arrays, static)
     if store.steps()[-1:] != [step]:
         log.sync()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipd.baselines.material import on_device
-from ipd.data.episodes import Episodes, Normaliser, to_steps
+from ipd.data.columns import moments
+from ipd.data.episodes import Episodes, Normaliser
 from ipd.evaluation.world_quality import EnsembleMembers, EnsemblePredict, world_quality
-from ipd.runs import loop
+from ipd.runs import loop, streaming
 from ipd.runs.context import Run, plain, unstack
 from ipd.runs.errors import InputError
 from ipd.runs.trained import Trained, finished, train
@@ -25,12 +25,17 @@ from ipd.world.ensemble import ChangeScale, change_scale
 from ipd.world.termination import known_rule
 from ipd.world.uncertainty import TerminationRule, threshold
 
+HELD_OUT_STEPS = 100_000
+"""Steps that suffice to judge a model; of large sets fewer than the share `held_out` are kept from it."""
+
 
 class Split(NamedTuple):
-    """The world model's data, NumPy, and how its imagined episodes end."""
+    """Which steps the world model learns from and is judged by, and how its imagined episodes end."""
 
-    train: Steps
+    training: NDArray[np.int64]
+    """Rows, ascending."""
     held_out: Steps
+    """NumPy."""
     held_out_starts: NDArray[np.int64]
     scale: ChangeScale
     rule: TerminationRule | None
@@ -52,10 +57,7 @@ def world(run: Run) -> tuple[Trained, Split]:
             world_learner.draw, world_learner.update, world_learner.validate, world_learner.finished,
             batch_axis=1,  # behind the members
         )  # fmt: skip
-        rows = len(split.train.rewards)
-        keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 0), 1))(run.keys("world"))
-        bootstrap = jax.vmap(lambda key: world_learner.bootstrap(config, rows, key))(keys)
-        data = world_learner.Data(on_device(split.train), on_device(split.held_out), bootstrap)
+        data = streaming.world(run, split.training, split.held_out) if run.disk else _whole(run, split)
         axes = world_learner.Data(None, None, 0)  # type: ignore[arg-type]
         schedule = run.schedule(config.steps, validate_every=config.validate_every)
         state = train(run, "world", fingerprint, learner, config, jax.vmap(init_one), data, axes, schedule)
@@ -66,6 +68,17 @@ def world(run: Run) -> tuple[Trained, Split]:
 
     fingerprint = run.finish("world", fingerprint, work)
     return finished(run, "world", fingerprint, jax.vmap(init_one)), split
+
+
+def _whole(run: Run, split: Split) -> world_learner.Data:
+    config, rows = run.config.world, len(split.training)
+    keys = jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, 0), 1))(run.keys("world"))
+    bootstrap = jax.vmap(lambda key: world_learner.bootstrap(config, rows, key))(keys)
+    return world_learner.Data(on_device(_steps_at(run, split.training)), on_device(split.held_out), bootstrap)
+
+
+def _steps_at(run: Run, rows: NDArray[np.int64]) -> Steps:
+    return Steps(*(leaf[rows] for leaf in run.steps))
 
 
 def _world_summary(run: Run, split: Split, ensemble: Any) -> dict[str, Any]:
@@ -92,22 +105,37 @@ def split_episodes(run: Run) -> Split:
     config, episodes = run.config.world, run.episodes
     order = np.random.default_rng(0).permutation(episodes.num_episodes)
     count = min(max(1, round(config.held_out * episodes.num_episodes)), episodes.num_episodes - 1)
-    held_out, train = (_modelled(episodes.select(np.sort(part))) for part in (order[:count], order[count:]))
-    train_steps = to_steps(train, run.normaliser)
+    within = np.cumsum(episodes.lengths[order]) <= HELD_OUT_STEPS
+    count = min(count, max(1, int(within.sum())))
+    is_held_out = np.zeros(episodes.num_episodes, bool)
+    is_held_out[order[:count]] = True
+    # A step whose next observation was not stored is no target for a dynamics model.
+    known = np.ones(episodes.num_steps, bool) if episodes.unlogged_next is None else ~episodes.unlogged_next
+    apart = is_held_out[episodes.episode_index]
+    training, held_out = np.flatnonzero(known & ~apart), np.flatnonzero(known & apart)
+    lengths = np.bincount(episodes.episode_index[held_out])
     rule = (
         termination_rule(run.task.id if run.task else None, run.normaliser)
         if config.termination == "known"
         else None
     )
-    learn = rule is None and config.termination != "never" and bool(train.terminated.any())
+    ends = bool(episodes.terminated[training].any())
     return Split(
-        train_steps,
-        to_steps(held_out, run.normaliser),
-        held_out.starts,
-        change_scale(on_device(train_steps)),
+        training,
+        _steps_at(run, held_out),
+        np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64),
+        _scale(run, training),
         rule,
-        learn,
+        rule is None and config.termination != "never" and ends,
     )
+
+
+def _scale(run: Run, training: NDArray[np.int64]) -> ChangeScale:
+    if run.disk is None:
+        return change_scale(on_device(_steps_at(run, training)))
+    steps: Any = run.steps
+    mean, std = moments(steps.next_observations, steps.observations, training)
+    return ChangeScale(jnp.asarray(mean, jnp.float32), jnp.asarray(np.maximum(std, 1e-6), jnp.float32))
 
 
 @cache
@@ -122,17 +150,3 @@ def termination_rule(task: str | None, normaliser: Normaliser) -> TerminationRul
         return None
     mean, std = jnp.asarray(normaliser.observation_mean), jnp.asarray(normaliser.observation_std)
     return lambda observation: rule(observation * std + mean)
-
-
-def _modelled(episodes: Episodes) -> Episodes:
-    """Without the steps whose next observation was not stored: they are no target for a dynamics model."""
-    if episodes.unlogged_next is None or not episodes.unlogged_next.any():
-        return episodes
-    keep = ~episodes.unlogged_next
-    lengths = np.bincount(episodes.episode_index[keep], minlength=episodes.num_episodes)
-    rows = {
-        name: getattr(episodes, name)[keep]
-        for name in ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")
-    }
-    starts = np.concatenate([[0], np.cumsum(lengths[lengths > 0])]).astype(np.int64)
-    return dataclasses.replace(episodes, starts=starts, unlogged_next=None, **rows)

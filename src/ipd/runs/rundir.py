@@ -70,7 +70,10 @@ def from_plain(values: dict[str, Any], path: Path) -> Job:
         if dataclasses.is_dataclass(example) and not isinstance(example, type):
             names = [field.name for field in dataclasses.fields(example) if field.name not in unread]
             if isinstance(values, dict):
-                values = {name: ADDED[where + name] for name in names if where + name in ADDED} | values
+                added: dict[str, Any] = {
+                    n: {} for n in names if any(k.startswith(f"{where}{n}.") for k in ADDED)
+                }
+                values = added | {n: ADDED[where + n] for n in names if where + n in ADDED} | values
             odd = sorted(set(values) ^ set(names)) if isinstance(values, dict) else [where]
             if odd:
                 raise InputError(

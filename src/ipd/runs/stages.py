@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from ipd.config import Config, trimmed
+from ipd.data.columns import Storage
 from ipd.data.episodes import (
     Episodes,
     Normaliser,
@@ -72,7 +73,7 @@ def execute(
     rundir.require_usable(folder)
     for other in reuse:
         rundir.read_job(other)
-    episodes = load_data(job.data, job.task)
+    episodes = _load(folder, job)
     task = None if episodes.task is None else find_task(episodes.task)
     overrides = _overrides(job)
     job = dataclasses.replace(job, task=None if task is None else task.id, config=trimmed(job.config))
@@ -92,6 +93,12 @@ def execute(
             )
         )  # fmt: skip
         return page.write(folder)
+
+
+def _load(folder: Path, job: Job) -> Episodes:
+    """The data; a large set is kept on the disk that the run is on."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps))
 
 
 def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
@@ -181,7 +188,7 @@ def open_run(folder: Path, task: bool = True) -> Run:
         folder,
         job,
         found,
-        partial(load_data, job.data, job.task),
+        partial(_load, folder, job),
         manifest["data"]["digest"],
         Normaliser.from_dict(files.read_json(folder / "normaliser.json")),
         Spec(**manifest["spec"]),

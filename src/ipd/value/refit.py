@@ -6,10 +6,12 @@ are imagined steps. The imagined steps show Q and V what follows better actions 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int
 
@@ -36,6 +38,17 @@ def restart(config: ValueConfig, state: State) -> State:
     """``state`` with a fresh policy optimiser, so that its cosine schedule begins again."""
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     return state._replace(policy_optimiser=optax.adam(schedule).init(state.policy))
+
+
+def stack_seeds(parts: Sequence[Steps]) -> tuple[Steps, Int[np.ndarray, "seeds"]]:
+    """Every seed's imagined steps on a new first axis, padded to one number, and how many are real; NumPy."""
+    counts = [len(part.rewards) for part in parts]
+
+    def stacked(*leaves: Any) -> Any:
+        return np.stack([np.pad(x, [(0, max(counts) - len(x)), *[(0, 0)] * (x.ndim - 1)]) for x in leaves])
+
+    steps: Steps = jax.tree.map(stacked, *parts)
+    return steps, np.asarray(counts, np.int32)
 
 
 def draw(share: float, config: ValueConfig, data: Data, key: PRNG) -> Steps:
