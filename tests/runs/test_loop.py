@@ -43,8 +43,9 @@ def run(
     schedule: loop.Schedule = SCHEDULE,
     learner: loop.Learner | None = None,
     store: CheckpointStore | None = None,
+    arrays: Any = None,
 ) -> tuple[Any, int]:
-    arrays, axes = data()
+    whole, axes = data()
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), toy.init(0), toy.init(1))
     folder.mkdir(exist_ok=True)
     return loop.train(
@@ -52,7 +53,7 @@ def run(
         learner or toy.LEARNER,
         config or toy.Config(),
         state,
-        arrays,
+        whole if arrays is None else arrays,
         axes,
         KEYS,
         schedule,

@@ -51,7 +51,7 @@ class Shuffled(NamedTuple):
         if self.whole:
             return np.zeros(1, np.int64)
         count = -(-self.rows // self.block)
-        places = np.arange(window * self.blocks, (window + 1) * self.blocks)
+        places = range(window * self.blocks, (window + 1) * self.blocks)
         order = np.array([_order(self.seed, place // count, count)[place % count] for place in places])
         return np.minimum(order * self.block, self.rows - self.block)
 

@@ -58,20 +58,17 @@ def world(run: Run, training: Rows, held_out: Steps) -> Feed:
     """
     config, blocks = run.config.world, _logged(run, len(training))
 
-    def sample(seed: int, start: int, size: int) -> Rows:
-        return np.random.default_rng((seed, start)).integers(0, size, (config.num_members, size))
+    def sample(seed: int, block: int, first: int, size: int) -> Rows:
+        drawn = np.random.default_rng((seed, first)).integers(0, size, (config.num_members, size))
+        return drawn + block * size
 
     def window(number: int) -> world_learner.Data:
-        starts, at = blocks.starts(number), blocks.at(number)
+        starts, at = blocks.starts(number).tolist(), blocks.at(number)
         size = len(at) // len(starts)
-        bootstrap: Any = np.stack(
-            [
-                np.concatenate(
-                    [sample(seed, first, size) + k * size for k, first in enumerate(starts)], axis=1
-                )
-                for seed in run.seeds
-            ]
-        ).astype(np.int32)
+        samples = [
+            [sample(seed, block, first, size) for block, first in enumerate(starts)] for seed in run.seeds
+        ]
+        bootstrap: Any = np.concatenate(np.swapaxes(samples, 0, 1), axis=-1, dtype=np.int32)
         return world_learner.Data(_take(run.steps, training[at]), held_out, bootstrap)
 
     return Feed(window, _updates(blocks, config.batch_size))
@@ -100,9 +97,9 @@ def enriched_steps(run: Run, parts: Sequence[Data]) -> Feed:
     context, logged = run.config.policy.context_len, parts[0].logged
     time = parts[0].imagined.actions.shape[1]
     blocks = _logged(run, len(logged.timesteps))
-    # as many imagined steps as logged ones, or fewer, if what is appended would be more than the blocks
+    # as many imagined steps as logged ones, or fewer, if a seed would append more rows than the blocks have
     segments = max(1, blocks.block // time)
-    fit = max(1, blocks.size // max(time, context * len(parts)) // segments)
+    fit = max(1, blocks.size // max(time, context) // segments)
     orders = [Shuffled(len(part.imagined.source), segments, fit, seed)
            for part, seed in zip(parts, run.seeds, strict=True)]  # fmt: skip
 
