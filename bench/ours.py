@@ -60,6 +60,7 @@ def training(
     """Rounds of ``updates`` of the training loop's own program."""
     # Python scalars make weakly typed leaves; the loop has none
     states = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), states)
+    data = jax.tree.map(jnp.asarray, data)
     advance, _ = loop._compile(learner, config, states, axes)
     keys = jax.random.split(jax.random.PRNGKey(1), jax.tree.leaves(states)[0].shape[0])
     held = [states, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,12 +42,26 @@ def column(
     size = math.prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=disk) as file:
         file.truncate(max(size, 1))
-        return np.ndarray(shape, dtype, buffer=mmap.mmap(file.fileno(), max(size, 1)))
+        pages = mmap.mmap(file.fileno(), max(size, 1))
+    _mapped.add(pages)
+    return np.ndarray(shape, dtype, buffer=pages)
+
+
+_mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+def release() -> None:
+    """Let go of what was read or written of columns on disk; until then it counts as memory in use."""
+    for pages in list(_mapped):
+        if hasattr(mmap, "MADV_DONTNEED"):  # elsewhere the system takes pages back when it must
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def pieces(rows: int) -> Iterator[slice]:
-    """Slices of at most ``PIECE`` rows that together are all ``rows``."""
-    return (slice(start, min(start + PIECE, rows)) for start in range(0, rows, PIECE))
+    """Slices of at most ``PIECE`` rows that together are all ``rows``; after each, ``release``."""
+    for start in range(0, rows, PIECE):
+        yield slice(start, min(start + PIECE, rows))
+        release()
 
 
 def moments(

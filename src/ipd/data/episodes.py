@@ -135,7 +135,8 @@ class Episodes:
         for name in ("observations", "actions", "rewards", "next_observations", "terminated", "truncated"):
             array = np.ascontiguousarray(getattr(self, name))
             total.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            total.update(array.data)
+            for piece in pieces(len(array)):
+                total.update(array[piece].data)
         total.update(np.ascontiguousarray(self.starts).data)
         if self.unlogged_next is not None:
             total.update(np.ascontiguousarray(self.unlogged_next).data)

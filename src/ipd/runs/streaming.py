@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from ipd.data.columns import release
 from ipd.policy.enriched import Data, Imagined, Logged, stack_seeds
 from ipd.runs.context import Run
 from ipd.runs.feed import Feed, Shuffled
@@ -35,7 +36,9 @@ def _updates(blocks: Shuffled, batch_size: int) -> int:
 
 
 def _take(columns: Any, rows: Rows) -> Any:
-    return jax.tree.map(lambda leaf: leaf[rows], columns)
+    taken = jax.tree.map(lambda leaf: leaf[rows], columns)
+    release()
+    return taken
 
 
 def steps(run: Run, chosen: Rows | None, batch_size: int) -> Feed:
