@@ -159,6 +159,9 @@ class PolicyConfig:
     """Probability that a training window loses a random part of its oldest context."""
     average: float = 0.0
     """Decay of the running average of the weights that acts; 0 acts with the newest weights."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the Transformer's products in training; `auto`: bfloat16 where the device has units for it, which
+    a CPU has not. Weights, sums, norms, the loss and the policy in use are float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +233,7 @@ class Config:
 ADDED: Mapping[str, object] = {
     "augment.uncertainty_penalty": 0.0,
     "cloning.best_share": 1.0,
+    "policy.precision": "auto",
     "policy.trace": 0.0,
     "stream.above_steps": 4_000_000,
     "stream.window_steps": 1_000_000,

@@ -41,6 +41,16 @@ def _mix(x: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     return x ^ (x >> 16)
 
 
+def einsum(what: str, a: Array, b: Array, half: bool) -> Array:
+    """``jnp.einsum``; with ``half`` in bfloat16, its gradients too. The result has the type of ``a``.
+
+    Tensor cores add such products up in float32 and round the sum: 8 bits, a relative error of 0.4 %.
+    """
+    if not half:
+        return jnp.einsum(what, a, b)
+    return jnp.einsum(what, a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)).astype(a.dtype)
+
+
 class Linear(eqx.Module):
     """Rows times ``weight``, plus ``bias``.
 
@@ -57,9 +67,9 @@ class Linear(eqx.Module):
         self.weight = jax.random.uniform(a, (outputs, inputs), minval=-limit, maxval=limit).T
         self.bias = jax.random.uniform(b, (outputs,), minval=-limit, maxval=limit)
 
-    def __call__(self, x: Float[Array, "*rows inputs"]) -> Float[Array, "*rows outputs"]:
-        """Output for one vector, or for every row."""
-        product = x @ self.weight
+    def __call__(self, x: Float[Array, "*rows inputs"], half: bool = False) -> Float[Array, "*rows outputs"]:
+        """Output for one vector, or for every row; ``half``: see ``einsum``."""
+        product = einsum("...i,io->...o", x, self.weight, half=half) if half else x @ self.weight
         return product + jnp.broadcast_to(self.bias, product.shape)
 
 

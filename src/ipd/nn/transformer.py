@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ipd.nn.mlp import PRNG, Linear, drop
+from ipd.nn.mlp import PRNG, Linear, drop, einsum
 from ipd.nn.norm import layer_norm
 
 
@@ -41,22 +41,25 @@ class Block(eqx.Module):
         visible: Bool[Array, "tokens tokens"],
         rate: float,
         key: PRNG | None,
+        half: bool = False,
     ) -> Float[Array, "tokens width"]:
-        """``visible[i, j]``: token i may look at token j."""
+        """``visible[i, j]``: token i may look at token j; ``half``: products in bfloat16."""
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        q, k, v = self._heads(_each(self.norm_attention, x))
-        scores = jnp.einsum("hid,hjd->hij", q * (q.shape[-1] ** -0.5), k)
+        q, k, v = self._heads(_each(self.norm_attention, x), half)
+        scores = einsum("hid,hjd->hij", q * (q.shape[-1] ** -0.5), k, half)
         # a large finite number, not -inf: a row that sees nothing (padding) must stay finite
         weights = drop(jax.nn.softmax(jnp.where(visible[None], scores, -1e9)), rate, keys[0])
-        mixed = jnp.einsum("hij,hjd->hid", weights, v).transpose(1, 0, 2).reshape(x.shape)
-        x = x + drop(self.out(mixed), rate, keys[1])
-        hidden = jax.nn.relu(self.up(_each(self.norm_forward, x)))
-        return x + drop(self.down(hidden), rate, keys[2])
+        mixed = einsum("hij,hjd->hid", weights, v, half).transpose(1, 0, 2).reshape(x.shape)
+        x = x + drop(self.out(mixed, half), rate, keys[1])
+        hidden = jax.nn.relu(self.up(_each(self.norm_forward, x), half))
+        return x + drop(self.down(hidden, half), rate, keys[2])
 
-    def _heads(self, normal: Float[Array, "tokens width"]) -> Float[Array, "3 heads tokens size"]:
+    def _heads(
+        self, normal: Float[Array, "tokens width"], half: bool = False
+    ) -> Float[Array, "3 heads tokens size"]:
         """Queries, keys and values, made head by head: moving them there afterwards costs more."""
         shape, width = (3, self.heads, -1), normal.shape[-1]
-        made = jnp.einsum("wchd,tw->chtd", self.qkv.weight.reshape(width, *shape), normal)
+        made = einsum("wchd,tw->chtd", self.qkv.weight.reshape(width, *shape), normal, half)
         return made + self.qkv.bias.reshape(shape)[:, :, None]
 
     def newest(self, x: Float[Array, "tokens width"], seen: Bool[Array, "tokens"]) -> Float[Array, "width"]:
@@ -88,9 +91,10 @@ class Transformer(eqx.Module):
         present: Bool[Array, "tokens"],
         rate: float = 0.0,
         key: PRNG | None = None,
+        half: bool = False,
     ) -> Float[Array, "tokens width"]:
-        """Token i sees the present tokens j <= i."""
-        return _each(self.norm_out, self._through(len(self.blocks), x, present, rate, key))
+        """Token i sees the present tokens j <= i; ``half``: products in bfloat16."""
+        return _each(self.norm_out, self._through(len(self.blocks), x, present, rate, key, half))
 
     def newest(
         self, x: Float[Array, "tokens width"], present: Bool[Array, "tokens"]
@@ -99,12 +103,14 @@ class Transformer(eqx.Module):
         x = self._through(len(self.blocks) - 1, x, present, 0.0, None)
         return layer_norm(self.norm_out, self.blocks[-1].newest(x, present))
 
-    def _through(self, count: int, x: Array, present: Array, rate: float, key: PRNG | None) -> Array:
+    def _through(
+        self, count: int, x: Array, present: Array, rate: float, key: PRNG | None, half: bool = False
+    ) -> Array:
         """Behind the first LayerNorm and the first ``count`` blocks."""
         tokens = x.shape[0]
         visible = jnp.tril(jnp.ones((tokens, tokens), bool)) & present[None, :]
         keys = [None] * len(self.blocks) if key is None else list(jax.random.split(key, len(self.blocks)))
         x = _each(self.norm_in, x)
         for block, k in zip(self.blocks[:count], keys[:count], strict=True):
-            x = block(x, visible, rate, k)
+            x = block(x, visible, rate, k, half)
         return x

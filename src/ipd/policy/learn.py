@@ -118,6 +118,11 @@ def shorten(config: PolicyConfig, window: Window, key: PRNG) -> Window:
     return window._replace(present=window.present & keep, target=jnp.where(keep, window.target, 0.0))
 
 
+def halves(config: PolicyConfig) -> bool:
+    """Whether the Transformer's products are in bfloat16 on this machine."""
+    return config.precision == "bfloat16" or (config.precision == "auto" and jax.default_backend() != "cpu")
+
+
 class Scales(NamedTuple):
     """What the loss divides by, of a whole batch: a part of it alone does not know."""
 
@@ -156,7 +161,8 @@ def loss_fn(
     far as gradients go; ``q_logged`` is Q at the window's own actions, None where Q is not asked.
     """
     keys = jax.random.split(key, window.prompts.shape[0])
-    predicted = jax.vmap(lambda p, o, a, t, m, k: policy(p, o, a, t, m, config.dropout, k))(
+    half = halves(config)
+    predicted = jax.vmap(lambda p, o, a, t, m, k: policy(p, o, a, t, m, config.dropout, k, half))(
         window.prompts, window.observations, window.actions, window.timesteps, window.present, keys
     )
     mask = (window.target > 0.0).astype(predicted.dtype)

@@ -50,10 +50,14 @@ class SequencePolicy(eqx.Module):
         present: Bool[Array, "context"],
         dropout: float = 0.0,
         key: PRNG | None = None,
+        half: bool = False,
     ) -> Float[Array, "context act"]:
-        """Deterministic actions in [-1, 1]; rows that are not ``present`` carry no meaning."""
+        """Deterministic actions in [-1, 1]; rows that are not ``present`` carry no meaning.
+
+        ``half``: the Transformer's products in bfloat16.
+        """
         tokens = self._tokens(prompts, observations, actions, timesteps)
-        hidden = self.transformer(tokens, jnp.repeat(present, 3), dropout, key)
+        hidden = self.transformer(tokens, jnp.repeat(present, 3), dropout, key, half)
         return jnp.tanh(self.head(hidden.reshape(present.shape[0], 3, -1)[:, 1]))
 
     def newest(

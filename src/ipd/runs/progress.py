@@ -84,14 +84,17 @@ class Progress:
             self.say(f"{self._stage}: {done}/{self._total}  {pace}  {loss}".rstrip())
 
     def end(self) -> None:
-        """The stage is over; its time goes to `timing.jsonl`."""
-        seconds = time.monotonic() - self._began
+        """The stage is over; its time goes to `timing.jsonl`, with the rate once all was compiled."""
+        now = time.monotonic()
+        seconds = now - self._began
         rate = (self._done - self._first) / max(seconds, 1e-9)
+        steady = (self._done - self._timed_from) / max(now - self._timed_at, 1e-9)
         self.__exit__()
         self.say(f"{self._stage}: {self._done} {self._unit} done in {_clock(seconds)}")
         if self._timing is not None:
             record = {"stage": self._stage, "from": self._first, "to": self._done, "unit": self._unit,
-                      "seconds": round(seconds, 3), "per_second": round(rate, 2)}  # fmt: skip
+                      "seconds": round(seconds, 3), "per_second": round(rate, 2),
+                      "steady_per_second": round(steady, 2)}  # fmt: skip
             with self._timing.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 

@@ -1,0 +1,128 @@
+"""What data cost: ten times as many, and more than fit into memory: `make bench-large`.
+
+Whole runs of `ipd train` on sets made of copies of the bundled one, in memory and streamed, in turn.
+Peak memory is the process's own (resident, files mapped from disk included); rates are those of the
+stages, compilation left out. Writes bench/results/large-NAME.csv; bench/README.md says how it is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+
+from ipd.data.sources import load
+
+HERE = Path(__file__).parent
+SOURCE = "bundled:hopper-medium-replay"
+KEYS = {"observations": "observations", "actions": "actions", "rewards": "rewards",
+        "next_observations": "next_observations", "terminals": "terminated",
+        "timeouts": "truncated"}  # fmt: skip
+GIB = 2**30
+SMALL, LARGE, HUGE = 100_000, 1_000_000, 10_000_000
+NETS = ("--preset", "cpu", "--world.hidden", "32", "32", "--value.hidden", "32", "32",
+        "--value.steps", "20000", "--world.steps", "6000", "--refit.steps", "8000", "--policy.steps", "1500",
+        "--cloning.steps", "4000")  # fmt: skip
+"""Networks so small that reading data is a larger part of the work than it will be for anyone, and that a
+million start states are a matter of minutes; steps enough that every stage needs a second window."""
+PAPER = ("--preset", "paper", "--value.steps", "400", "--world.steps", "200", "--policy.steps", "12",
+         "--cloning.steps", "100", "--augment.augment-ratio", "0.01",
+         "--policy.batch-size", "64")  # fmt: skip
+
+
+class Found(NamedTuple):
+    """One run."""
+
+    peak: float
+    """GiB."""
+    rates: Mapping[str, float]
+    """Stage and unit -> units a second, without the call that compiled."""
+    counts: Mapping[str, float]
+    """Units of each."""
+
+
+def make(path: Path, steps: int) -> int:
+    """A set of at least so many steps: the bundled one over and over. Returns its size in bytes."""
+    episodes = load(SOURCE)
+    times = -(-steps // episodes.num_steps)
+    with h5py.File(path, "w") as file:
+        file.attrs["task"] = "Hopper-v4"
+        for key, name in KEYS.items():
+            values = getattr(episodes, name)
+            shape = (times * len(values), *values.shape[1:])
+            out = file.create_dataset(key, shape, values.dtype, chunks=(1024, *values.shape[1:]))
+            for copy in range(times):
+                out[copy * len(values) : (copy + 1) * len(values)] = values
+    return path.stat().st_size
+
+
+def run(data: Path, out: Path, *options: str) -> Found:
+    """`ipd train` in a process of its own, without trying the policy."""
+    command = [sys.executable, "-m", "ipd", "train", "--data", str(data), "--out", str(out), *options]
+    command += ["--evaluate.episodes", "1", "--evaluate.final-episodes", "1", "--evaluate.snapshots", "1"]
+    with (out.with_suffix(".log")).open("w") as said:
+        child = subprocess.Popen(command, stdout=said, stderr=said)
+        _, status, used = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(out.with_suffix(".log").read_text()[-2000:])
+    told = [json.loads(line) for line in (out / "timing.jsonl").read_text().splitlines()]
+    rates = {f"{t['stage']} {t['unit']}": float(t["steady_per_second"]) for t in told}
+    counts = {f"{t['stage']} {t['unit']}": float(t["to"]) for t in told}
+    return Found(used.ru_maxrss * 1024 / GIB, rates, counts)
+
+
+def augmenting(found: Found) -> float:
+    """Seconds of the augment stage, compilation left out."""
+    return sum(found.counts[name] / found.rates[name] for name in ("augment candidates", "augment states"))
+
+
+def lines(
+    small: Found, large: Found, huge: Found, paper: Found, sizes: Mapping[int, float]
+) -> list[tuple[str, float, str]]:
+    """What was measured, its number, and what was wanted."""
+    found = [
+        ("cost of augmentation, ten times the data", augmenting(large) / augmenting(small), "9 to 11"),
+        ("cost of an epoch of values, ten times the data",
+         10 * small.rates["value updates"] / large.rates["value updates"], "9 to 11"),
+        ("peak memory above the data, paper's sizes, GiB", paper.peak - sizes[SMALL], "at most 1.5"),
+        ("peak memory above the data, a million steps, GiB", large.peak - sizes[LARGE], "at most 1.5"),
+        ("peak memory, ten million steps streamed, GiB", huge.peak, "at most 4"),
+        ("start states imagined there", huge.counts["augment states"], ""),
+    ]  # fmt: skip
+    for stage in ("value", "world", "cloning", "refit", "policy"):
+        rate = huge.rates[f"{stage} updates"] / large.rates[f"{stage} updates"]
+        found.append((f"rate of {stage}, streamed against in memory", rate, "at least 0.8"))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--name", default="latest", help="of the file in bench/results")
+    parser.add_argument("--folder", type=Path, help="for sets and runs, some 5 GB; a temporary one")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as temporary:
+        folder = Path(temporary)
+        sets = {steps: folder / f"{steps}.hdf5" for steps in (SMALL, LARGE, HUGE)}
+        sizes = {steps: make(path, steps) / GIB for steps, path in sets.items()}
+        paper = run(sets[SMALL], folder / "paper", *PAPER)
+        small, large, huge = (run(path, folder / f"run-{steps}", *NETS) for steps, path in sets.items())
+        found = lines(small, large, huge, paper, sizes)
+    with (HERE / "results" / f"large-{chosen.name}.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("line", "found", "wanted"))
+        writer.writerows((name, round(number, 2), wanted) for name, number, wanted in found)
+    for name, number, wanted in found:
+        print(f"{name:52} {number:14,.2f}  {wanted}")
+
+
+if __name__ == "__main__":
+    main()
