@@ -277,7 +277,7 @@ def test_q_weight_has_no_unit() -> None:
 
 
 def test_half_precision_moves_the_gradient_by_little() -> None:
-    """The stated tolerance: 2 % of the gradient's size, a cosine of 0.999. Every product of a block is meant."""
+    """The stated tolerance: 2 % of the gradient's size, a cosine of 0.999; every product is meant."""
     state, window = fresh(), drawn(DATA)
 
     def gradient(precision: Any) -> Callable[[SequencePolicy], Any]:
