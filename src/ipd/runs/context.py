@@ -124,8 +124,12 @@ class Run:
             steps, min(max(steps // 200, 10), 1_000), checkpoint_seconds=self.checkpoint_seconds, **more
         )
 
+    def tell(self, stage: str, summary: dict[str, Any]) -> None:
+        """Writes a stage's summary.json; a stage whose policies are tried while it trains does so before."""
+        files.write_json(self.stage_folder(stage) / "summary.json", summary)
+
     def summary(self, stage: str) -> Any:
-        """summary.json of a finished stage."""
+        """summary.json of a stage."""
         return files.read_json(self.stage_folder(stage) / "summary.json")
 
     def snapshots(self, steps: int) -> tuple[int, ...]:
@@ -160,8 +164,7 @@ class Run:
                 return fingerprint
         folder.mkdir(parents=True, exist_ok=True)
         self.store(stage, fingerprint).clean()
-        summary = work()
-        files.write_json(folder / "summary.json", summary)
+        self.tell(stage, work())
         files.write_json(done, {"fingerprint": fingerprint})
         return fingerprint
 

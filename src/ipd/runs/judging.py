@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import Run, plain
 from ipd.runs.errors import RunFailed
 from ipd.runs.modelling import Split
-from ipd.runs.trained import Trained, snapshot
+from ipd.runs.trained import Kept, Trained, snapshot
 from ipd.types import Segment
 
 FIRST_EPISODE_SEED = 10_000
@@ -37,7 +39,64 @@ class Contender(NamedTuple):
     controller: Callable[[], Controller]
 
 
-def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[str, ...]) -> str:
+class Early:
+    """Tries policies in the task while the next ones still train; used as a context.
+
+    An episode hears nothing of what else the machine does, so its return is the same early or late. What
+    was not begun early, `results` tries when asked.
+    """
+
+    def __init__(self, run: Run):
+        self._run, self._stop = run, threading.Event()
+        self._pool = ThreadPoolExecutor(1, "ipd-early")
+        self._begun: dict[tuple[str, int], Future[rollouts.Results]] = {}
+
+    def __enter__(self) -> Early:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, contenders: list[Contender]) -> None:
+        """Tries them in another thread, in turn; nothing without a task, or once all is trained."""
+        if self._run.task is None or _trained(self._run):
+            return
+        for contender in contenders:
+            self._begun[contender[:2]] = self._pool.submit(self._try, contender, self._run.task)
+
+    def results(self, contender: Contender, task: Task) -> rollouts.Results:
+        """Those of one policy. Raises ``FloatingPointError`` as `rollouts.rollout` does."""
+        begun = self._begun.pop(contender[:2], None)
+        return self._try(contender, task) if begun is None else begun.result()
+
+    def _try(self, contender: Contender, task: Task) -> rollouts.Results:
+        acting = _UnlessStopped(contender.controller(), self._stop)
+        seeds = len(self._run.seeds)
+        return rollouts.rollout(task, acting, contender.episodes, FIRST_EPISODE_SEED, seeds)
+
+
+class _UnlessStopped(NamedTuple):
+    """A controller that raises once nobody waits for it any more."""
+
+    controller: Controller
+    stop: threading.Event
+
+    def reset(self, rows: int) -> None:
+        self.controller.reset(rows)
+
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> Any:
+        if self.stop.is_set():
+            raise CancelledError
+        return self.controller.act(observations, rewards)
+
+
+def _trained(run: Run) -> bool:
+    stage = "policy" if run.config.algo == "ipd" else ALGORITHMS[run.config.algo].stage
+    return (run.stage_folder(stage) / "done.json").exists()
+
+
+def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[str, ...], early: Early) -> str:
     """evaluations.csv: every episode of every contender; `inputs` are the fingerprints they come from."""
     fingerprint = run.fingerprint("evaluate", run.config.evaluate, inputs)
     path = run.folder / "evaluations.csv"
@@ -46,9 +105,10 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
         path.unlink(missing_ok=True)
         total, done = sum(contender.episodes for contender in contenders), 0
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")
-        for name, step, episodes, controller in contenders:
+        for contender in contenders:
+            name, step, episodes, _ = contender
             try:
-                found = rollouts.rollout(task, controller(), episodes, FIRST_EPISODE_SEED, len(run.seeds))
+                found = early.results(contender, task)
             except FloatingPointError as error:
                 raise RunFailed(f"stage evaluate, policy {name} of step {step}: {error}") from error
             scores.add_rows(path, _rows(task, name, run.seeds, step, found))
@@ -88,13 +148,37 @@ def of_method(run: Run, guide: Trained, policy: Trained) -> list[Contender]:
 def _on_the_way(
     run: Run, name: str, stage: str, trained: Trained, act: Callable[[Any], Controller]
 ) -> list[Contender]:
+    steps = [step for step in run.snapshots(trained.step) if step < trained.step]
+    found: list[Contender] = []
+    for step in steps:
+        tell = _teller(run, name, act, trained.step, found.extend)
+        tell(step, partial(snapshot, run, trained, stage, step))
+    return found
+
+
+def _teller(
+    run: Run, name: str, act: Callable[[Any], Controller], last: int, take: Callable[[list[Contender]], None]
+) -> Kept:
+    """Passes on every snapshot but the last as a contender."""
     episodes = run.config.evaluate.episodes
-    steps = [step for step in run.snapshots(trained.step) if step < trained.step and episodes]
 
-    def contender(step: int) -> Contender:
-        return Contender(name, step, episodes, lambda: act(snapshot(run, trained, stage, step)))
+    def tell(step: int, load: Callable[[], Any]) -> None:
+        if step < last and episodes:
+            take([Contender(name, step, episodes, lambda: act(load()))])
 
-    return [contender(step) for step in steps]
+    return tell
+
+
+def snapshots_of_baseline(run: Run, name: str, early: Early) -> Kept:
+    """Begins with each snapshot of a baseline in training as soon as it is kept."""
+    steps = getattr(run.config, ALGORITHMS[name].stage).steps
+    return _teller(run, name, partial(acting, run, name), steps, early.begin)
+
+
+def snapshots_of_method(run: Run, guide: Trained, early: Early) -> Kept:
+    """The same of IPD."""
+    act = partial(controller, run, guide)
+    return _teller(run, "ipd", act, run.config.policy.steps, early.begin)
 
 
 def acting(run: Run, name: str, state: Any, seeds: slice = slice(None)) -> Controller:

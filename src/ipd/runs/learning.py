@@ -28,7 +28,7 @@ from ipd.runs.augmented import read_segments, read_steps
 from ipd.runs.context import Run, plain, unstack
 from ipd.runs.errors import RunFailed
 from ipd.runs.modelling import Split, world
-from ipd.runs.trained import Trained, finished, train
+from ipd.runs.trained import Kept, Trained, finished, train
 from ipd.types import Spec, Steps
 from ipd.value import learn as value_learner
 from ipd.value import refit as refit_learner
@@ -54,8 +54,8 @@ STREAMED: dict[str, Callable[[Run], NDArray[np.int64] | None]] = {"value": _one_
 """Baselines that learn from steps one by one -> their rows, None for all; the others read the whole set."""
 
 
-def baseline(run: Run, name: str) -> Trained:
-    """A row of `ALGORITHMS`: what it needs, then its own stage."""
+def baseline(run: Run, name: str, tell: Kept | None = None) -> Trained:
+    """A row of `ALGORITHMS`: what it needs, then its own stage, which tells of its snapshots."""
     algorithm = ALGORITHMS[name]
     module, stage = algorithm.module, algorithm.stage
     config = getattr(run.config, stage)
@@ -81,8 +81,10 @@ def baseline(run: Run, name: str) -> Trained:
             told = [constants for _, constants in parts] * (len(run.seeds) // len(parts))
         learner = loop.Learner(module.draw, module.update)
         schedule = run.schedule(config.steps, snapshots=kept)
-        train(run, stage, fingerprint, learner, config, init, data, module.DATA_AXES, schedule)
-        return {"constants": {key: [plain(constants[key]) for constants in told] for key in told[0]}}
+        constants = {"constants": {key: [plain(each[key]) for each in told] for key in told[0]}}
+        run.tell(stage, constants)
+        train(run, stage, fingerprint, learner, config, init, data, module.DATA_AXES, schedule, tell)
+        return constants
 
     fingerprint = run.finish(stage, fingerprint, work)
     return finished(run, stage, fingerprint, init)
@@ -165,8 +167,11 @@ def _imagined_steps(run: Run, seed: int) -> Steps:
     return multi_step(found.steps, found.starts, config.multi_step, config.discount)
 
 
-def policy(run: Run, values: Trained, augment: str | None) -> Trained:
-    """The Transformer of Eq. 26; `augment` is the fingerprint of the imagined data, None without."""
+def policy(run: Run, values: Trained, augment: str | None, tell: Kept | None = None) -> Trained:
+    """The Transformer of Eq. 26, which tells of its snapshots.
+
+    `augment` is the fingerprint of the imagined data, None without.
+    """
     config = policy_config(run)
     inputs = (values.fingerprint, augment) if augment else (values.fingerprint,)
     kept = run.snapshots(config.steps)
@@ -196,8 +201,10 @@ def policy(run: Run, values: Trained, augment: str | None) -> Trained:
         learner = loop.Learner(policy_learner.draw, policy_learner.update)
         schedule = run.schedule(config.steps, snapshots=kept)
         data: Any = streaming.enriched_steps(run, parts) if run.disk else enriched.stack_seeds(parts)
-        train(run, "policy", fingerprint, learner, config, init, data, enriched.DATA_AXES, schedule)
-        return {"prompt_scale": scales, "best_return": _best_discounted_return(run)}
+        summary = {"prompt_scale": scales, "best_return": _best_discounted_return(run)}
+        run.tell("policy", summary)
+        train(run, "policy", fingerprint, learner, config, init, data, enriched.DATA_AXES, schedule, tell)
+        return summary
 
     fingerprint = run.finish("policy", fingerprint, work)
     return finished(run, "policy", fingerprint, init)

@@ -80,6 +80,7 @@ def train(
     store: CheckpointStore,
     log: MetricsLog,
     progress: Progress,
+    kept: Callable[[int], None] | None = None,
 ) -> tuple[Any, int]:
     """Trains all seeds from `state`, or from the last checkpoint in `store`, to the end of `schedule`.
 
@@ -87,7 +88,8 @@ def train(
     devices seeds, or the batch of a single one, are spread over them (`runs.devices`);
     `data` is what `draw` takes, or a `Feed` of it where the data do not fit;
     `data_axes` says per leaf of it whether it has a seed axis (0) or is shared (None);
-    `stage_keys` is one key a seed. Returns the state and the last step, which is in `store`.
+    `stage_keys` is one key a seed; `kept` is told of each snapshot once it is in `store`. Returns the state
+    and the last step, which is in `store`.
     Raises `RunFailed` at a non-finite metric or a NaN in the state; the last good checkpoint stays.
     """
     # Python scalars make weakly typed leaves; a checkpoint has none, and both must be one program.
@@ -126,6 +128,8 @@ def train(
                 log.sync()
                 store.save(step, arrays, keep=schedule.snapshots)
                 saved_at = time.monotonic()
+                if kept is not None and step in schedule.snapshots:
+                    kept(step)
     state = eqx.combine(arrays, static)
     if store.steps()[-1:] != [step]:
         log.sync()

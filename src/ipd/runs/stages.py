@@ -129,9 +129,10 @@ def stages_of(config: Config) -> tuple[str, ...]:
 def _pipeline(run: Run) -> None:
     name = run.config.algo
     if name != "ipd":
-        trained = learning.baseline(run, name)
-        if _has_task(run):
-            _evaluate_baseline(run, trained)
+        with judging.Early(run) as early:
+            trained = learning.baseline(run, name, judging.snapshots_of_baseline(run, name, early))
+            if _has_task(run):
+                _evaluate_baseline(run, trained, early)
         return
     values, augmented = learning.value(run), None
     imagines = run.config.augment.enabled
@@ -141,10 +142,13 @@ def _pipeline(run: Run) -> None:
     if imagines:
         augmented = imagination.augment(run, values, world, split)
     guide = learning.refit(run, values, augmented) if augmented and learning.refits(run.config) else values
-    policy = learning.policy(run, guide, augmented)
-    if not _has_task(run):
-        return
-    _evaluate(run, values, guide, cloning, policy)
+    with judging.Early(run) as early:
+        early.begin(_yardsticks(run, values, guide, cloning))
+        tell = judging.snapshots_of_method(run, guide, early)
+        policy = learning.policy(run, guide, augmented, tell)
+        if not _has_task(run):
+            return
+        _evaluate(run, values, guide, cloning, policy, early)
     if augmented is not None and _task(run).settable:
         judging.audit(run, _task(run), values, world, split, augmented)
 
@@ -155,20 +159,26 @@ def _has_task(run: Run) -> bool:
     return run.task is not None
 
 
-def _evaluate_baseline(run: Run, trained: Trained) -> None:
+def _evaluate_baseline(run: Run, trained: Trained, early: judging.Early) -> None:
     contenders = judging.of_baseline(run, run.config.algo, trained)
-    judging.evaluate(run, _task(run), contenders, (trained.fingerprint,))
+    judging.evaluate(run, _task(run), contenders, (trained.fingerprint,), early)
 
 
-def _evaluate(run: Run, values: Trained, guide: Trained, cloning: Trained, policy: Trained) -> None:
-    """IPD beside its yardsticks; `guide` are the values that it learned from, refitted or not."""
-    contenders = judging.of_baseline(run, "bc", cloning, "cloning")
-    contenders += judging.of_baseline(run, "iql", values, "quasi_optimal")
+def _yardsticks(run: Run, values: Trained, guide: Trained, cloning: Trained) -> list[judging.Contender]:
+    found = judging.of_baseline(run, "bc", cloning, "cloning")
+    found += judging.of_baseline(run, "iql", values, "quasi_optimal")
     if guide is not values:
-        contenders += judging.of_baseline(run, "iql", guide, "quasi_optimal_refitted")
-    contenders += judging.of_method(run, guide, policy)
+        found += judging.of_baseline(run, "iql", guide, "quasi_optimal_refitted")
+    return found
+
+
+def _evaluate(
+    run: Run, values: Trained, guide: Trained, cloning: Trained, policy: Trained, early: judging.Early
+) -> None:
+    """IPD beside its yardsticks; `guide` are the values that it learned from, refitted or not."""
+    contenders = _yardsticks(run, values, guide, cloning) + judging.of_method(run, guide, policy)
     inputs = tuple(stage.fingerprint for stage in (values, guide, cloning, policy))
-    judging.evaluate(run, _task(run), contenders, inputs)
+    judging.evaluate(run, _task(run), contenders, inputs, early)
 
 
 def open_run(folder: Path, task: bool = True) -> Run:
@@ -207,15 +217,15 @@ def evaluate(folder: Path, episodes: int | None = None) -> Path:
         evaluation = dataclasses.replace(run.config.evaluate, final_episodes=episodes)
         config = dataclasses.replace(run.config, evaluate=evaluation)
         run = dataclasses.replace(run, job=dataclasses.replace(run.job, config=config))
-    with rundir.locked(folder), run.progress:
+    with rundir.locked(folder), run.progress, judging.Early(run) as early:
         rundir.write_job(folder, run.job)
         name = run.config.algo
         if name == "ipd":
             values = learning.value(run)
             guide = _guide(run, values)
-            _evaluate(run, values, guide, learning.cloning(run), _policy(run, guide))
+            _evaluate(run, values, guide, learning.cloning(run), _policy(run, guide), early)
         else:
-            _evaluate_baseline(run, learning.baseline(run, name))
+            _evaluate_baseline(run, learning.baseline(run, name), early)
         return page.write(folder)
 
 

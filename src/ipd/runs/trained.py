@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,6 +11,9 @@ import jax
 
 from ipd.runs import loop
 from ipd.runs.context import Run
+
+Kept = Callable[[int, Callable[[], Any]], None]
+"""Told of a snapshot: its step, and what reads its state."""
 
 
 class Trained(NamedTuple):
@@ -30,6 +34,7 @@ def train(
     data: Any,
     axes: Any = None,
     schedule: loop.Schedule | None = None,
+    kept: Kept | None = None,
 ) -> Any:
     """Trains a stage for all seeds, or goes on where its checkpoints say; returns the final state."""
     keys = run.keys(stage)
@@ -37,8 +42,14 @@ def train(
     store = run.store(stage, fingerprint)
     # What runs once is not worth optimising: random numbers take several times as long to compile at level 3.
     fresh = jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(keys)
+    shapes = eqx.filter_eval_shape(init, keys)
+
+    def tell(step: int) -> None:
+        if kept is not None:
+            kept(step, partial(store.load, step, like=shapes))
+
     state, _ = loop.train(
-        stage, learner, config, fresh, data, axes, keys, schedule, store, run.log, run.progress
+        stage, learner, config, fresh, data, axes, keys, schedule, store, run.log, run.progress, tell
     )
     return state
 
