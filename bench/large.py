@@ -36,7 +36,7 @@ NETS = ("--preset", "cpu", "--world.hidden", "32", "32", "--value.hidden", "32",
 million start states are a matter of minutes; steps enough that every stage needs a second window."""
 PAPER = ("--preset", "paper", "--value.steps", "400", "--world.steps", "200", "--policy.steps", "12",
          "--cloning.steps", "100", "--augment.augment-ratio", "0.01",
-         "--policy.batch-size", "64")  # fmt: skip
+         "--policy.batch-size", "256")  # fmt: skip
 
 
 class Found(NamedTuple):

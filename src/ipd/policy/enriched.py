@@ -218,10 +218,11 @@ def stack_seeds(parts: list[Data]) -> Data:
         return np.pad(leaf, [(0, most - len(leaf)), *[(0, 0)] * (leaf.ndim - 1)]) if leaf.ndim else leaf
 
     def stacked(*leaves: Any) -> Any:
-        return np.stack([padded(leaf) for leaf in leaves])
+        # one seed alone needs no copy
+        return np.stack([padded(leaf) for leaf in leaves]) if leaves[1:] else np.asarray(leaves[0])[None]
 
     own: dict[str, Any] = {
-        name: np.stack([getattr(part.logged, name) for part in parts]) for name in ("prompts", "weights")
+        name: stacked(*(getattr(part.logged, name) for part in parts)) for name in ("prompts", "weights")
     }
     logged = parts[0].logged._replace(**own)
     return Data(logged, jax.tree.map(stacked, *(part.imagined for part in parts)))

@@ -21,6 +21,7 @@ from ipd.evaluation.tasks import Task
 from ipd.runs import files
 from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.loop import Schedule
+from ipd.runs.memory import give_back
 from ipd.runs.metrics import MetricsLog
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
@@ -165,6 +166,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.store(stage, fingerprint).clean()
         self.tell(stage, work())
+        give_back()
         files.write_json(done, {"fingerprint": fingerprint})
         return fingerprint
 

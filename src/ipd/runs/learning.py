@@ -144,10 +144,7 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
         return state
 
     def work() -> dict[str, Any]:
-        parts = [_imagined_steps(run, seed) for seed in run.seeds]
-        if not all(len(part.rewards) for part in parts):
-            raise RunFailed("stage refit: a seed imagined nothing; take --refit.steps 0")
-        data: Any = streaming.refitted(run, parts) if run.disk else _mixed(run, config, parts)
+        data = _mixed(run, config)
         learner = loop.Learner(partial(refit_learner.draw, share), value_learner.update)
         train(run, "refit", fingerprint, learner, config, init, data, refit_learner.DATA_AXES)
         return {}
@@ -156,9 +153,16 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
     return finished(run, "refit", fingerprint, init)
 
 
-def _mixed(run: Run, config: ValueConfig, imagined: list[Steps]) -> refit_learner.Data:
+def _mixed(run: Run, config: ValueConfig) -> Any:
+    """Logged and imagined steps, on the device or as a feed."""
+    imagined = [_imagined_steps(run, seed) for seed in run.seeds]
+    if not all(len(part.rewards) for part in imagined):
+        raise RunFailed("stage refit: a seed imagined nothing; take --refit.steps 0")
+    if run.disk:
+        return streaming.refitted(run, imagined)
     ahead = multi_step(run.steps, run.episodes.starts, config.multi_step, config.discount)
-    return refit_learner.Data(ahead, *refit_learner.stack_seeds(imagined))  # type: ignore[arg-type]
+    data = refit_learner.Data(ahead, *refit_learner.stack_seeds(imagined))  # type: ignore[arg-type]
+    return jax.tree.map(jnp.asarray, data)
 
 
 def _imagined_steps(run: Run, seed: int) -> Steps:
@@ -184,30 +188,39 @@ def policy(run: Run, values: Trained, augment: str | None, tell: Kept | None = N
         return state
 
     def work() -> dict[str, Any]:
-        parts, scales = [], []
-        for row, seed in enumerate(run.seeds):
-            state = unstack(values.state, row)
-            segments, source = read_segments(run, seed) if augment else (None, np.zeros(0, np.int64))
-            if augment and not len(source):
-                run.progress.say(
-                    f"policy: seed {seed} has no imagined segment and learns from logged steps alone"
-                )
-            part, scale = enriched.enrich(
-                config, run.steps, run.episodes.starts, segments, source, value_learner.value_fn(state),
-                partial(value_learner.smallest_q, state), run.config.value.discount,
-            )  # fmt: skip
-            parts.append(part)
-            scales.append(scale)
-        learner = loop.Learner(policy_learner.draw, policy_learner.update)
-        schedule = run.schedule(config.steps, snapshots=kept)
-        data: Any = streaming.enriched_steps(run, parts) if run.disk else enriched.stack_seeds(parts)
+        data, scales = _enriched(run, config, values, augment)
         summary = {"prompt_scale": scales, "best_return": _best_discounted_return(run)}
         run.tell("policy", summary)
+        learner = loop.Learner(policy_learner.draw, policy_learner.update)
+        schedule = run.schedule(config.steps, snapshots=kept)
         train(run, "policy", fingerprint, learner, config, init, data, enriched.DATA_AXES, schedule, tell)
         return summary
 
     fingerprint = run.finish("policy", fingerprint, work)
     return finished(run, "policy", fingerprint, init)
+
+
+def _enriched(
+    run: Run, config: PolicyConfig, values: Trained, augment: str | None
+) -> tuple[Any, list[float]]:
+    """What the policy learns from, on the device or as a feed, and std(V) of every seed."""
+    parts, scales = [], []
+    for row, seed in enumerate(run.seeds):
+        state = unstack(values.state, row)
+        segments, source = read_segments(run, seed) if augment else (None, np.zeros(0, np.int64))
+        if augment and not len(source):
+            run.progress.say(
+                f"policy: seed {seed} has no imagined segment and learns from logged steps alone"
+            )
+        part, scale = enriched.enrich(
+            config, run.steps, run.episodes.starts, segments, source, value_learner.value_fn(state),
+            partial(value_learner.smallest_q, state), run.config.value.discount,
+        )  # fmt: skip
+        parts.append(part)
+        scales.append(scale)
+    if run.disk:
+        return streaming.enriched_steps(run, parts), scales
+    return jax.tree.map(jnp.asarray, enriched.stack_seeds(parts)), scales
 
 
 def _best_discounted_return(run: Run) -> float:

@@ -11,6 +11,7 @@ import jax
 
 from ipd.runs import loop
 from ipd.runs.context import Run
+from ipd.runs.memory import give_back
 
 Kept = Callable[[int, Callable[[], Any]], None]
 """Told of a snapshot: its step, and what reads its state."""
@@ -42,6 +43,7 @@ def train(
     store = run.store(stage, fingerprint)
     # What runs once is not worth optimising: random numbers take several times as long to compile at level 3.
     fresh = jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(keys)
+    give_back()  # what preparing the data took
     shapes = eqx.filter_eval_shape(init, keys)
 
     def tell(step: int) -> None:

@@ -45,6 +45,8 @@ def stack_seeds(parts: Sequence[Steps]) -> tuple[Steps, Int[np.ndarray, "seeds"]
     counts = [len(part.rewards) for part in parts]
 
     def stacked(*leaves: Any) -> Any:
+        if not leaves[1:]:  # one seed alone needs no copy
+            return np.asarray(leaves[0])[None]
         return np.stack([np.pad(x, [(0, max(counts) - len(x)), *[(0, 0)] * (x.ndim - 1)]) for x in leaves])
 
     steps: Steps = jax.tree.map(stacked, *parts)

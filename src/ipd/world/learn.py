@@ -26,6 +26,8 @@ from ipd.nn.mlp import MLP, PRNG
 from ipd.types import Metrics, Spec, Steps
 from ipd.world.ensemble import ChangeScale, Ensemble
 
+LOOKED_AT_ONCE = 4_096
+"""Held-out steps: many more would take more memory than the training does."""
 IMPROVEMENT = 0.01
 """Held-out error must fall by this share to count as better."""
 
@@ -146,9 +148,12 @@ def held_out_error(ensemble: Ensemble, held_out: Steps) -> Float[Array, "members
     targets = ensemble.scale.encode(held_out.next_observations - held_out.observations)
 
     def member(dynamics: MLP, reward: MLP) -> Array:
-        means = jax.vmap(lambda p: ensemble.gaussian(dynamics, p)[0])(pairs)
-        rewards = jax.vmap(reward)(pairs)[:, 0]
-        return jnp.mean((means - targets) ** 2) + jnp.mean((rewards - held_out.rewards) ** 2)
+        def step(row: tuple[Array, Array, Array]) -> Array:
+            pair, target, logged = row
+            mean, _ = ensemble.gaussian(dynamics, pair)
+            return jnp.mean((mean - target) ** 2) + (reward(pair)[0] - logged) ** 2
+
+        return jnp.mean(jax.lax.map(step, (pairs, targets, held_out.rewards), batch_size=LOOKED_AT_ONCE))
 
     return jax.vmap(member)(ensemble.dynamics, ensemble.reward)
 

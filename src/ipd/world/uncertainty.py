@@ -55,9 +55,9 @@ def predict_fn(config: WorldConfig, ensemble: Ensemble, rule: TerminationRule | 
 def threshold(config: WorldConfig, ensemble: Ensemble, held_out: Steps) -> Float[Array, ""]:
     """kappa: ``threshold_scale`` times a quantile of U over held-out real pairs."""
 
-    def one(observation: Float[Array, "obs"], action: Float[Array, "act"]) -> Float[Array, ""]:
-        means, log_variances = ensemble.members(observation, action)
+    def one(pair: tuple[Float[Array, "obs"], Float[Array, "act"]]) -> Float[Array, ""]:
+        means, log_variances = ensemble.members(*pair)
         return uncertainty(means, log_variances, config.uncertainty, config.reduction)
 
-    each = jax.vmap(one)(held_out.observations, held_out.actions)
+    each = jax.lax.map(one, (held_out.observations, held_out.actions), batch_size=4_096)
     return config.threshold_scale * jnp.quantile(each, config.threshold_quantile)
