@@ -1,0 +1,102 @@
+"""Policies tried while others train: the same episodes, in another thread, and none once nobody waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ipd.data.episodes import fit_normaliser
+from ipd.data.probes import linear_quadratic
+from ipd.evaluation import rollouts
+from ipd.evaluation.tasks import Task
+from ipd.evaluation.tasks import task as find_task
+from ipd.presets import preset
+from ipd.runs import files
+from ipd.runs.context import Run
+from ipd.runs.judging import FIRST_EPISODE_SEED, Contender, Early
+from ipd.runs.progress import Progress
+from ipd.runs.rundir import Job
+from ipd.types import Spec
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return find_task("Hopper-v4")
+
+
+def begun(folder: Path, task: Task | None) -> Run:
+    episodes = linear_quadratic(2, 20, 0)
+    return Run(
+        folder, Job("d", None, (0, 4), preset("tiny")), task, lambda: episodes, "d",
+        fit_normaliser(episodes), Spec(11, 3, 1000), Progress(quiet=True),
+    )  # fmt: skip
+
+
+def contender(task: Task, asked: list[str], act: Callable[[], None] = lambda: None) -> Contender:
+    class Watched(rollouts.ZeroController):
+        def reset(self, rows: int) -> None:
+            asked.append(threading.current_thread().name)
+
+        def act(self, observations: Any, rewards: Any) -> Any:
+            act()
+            return super().act(observations, rewards)
+
+    make: Any = lambda: Watched(task)  # noqa: E731
+    return Contender("zero", 7, 2, make)
+
+
+def test_episodes_are_those_of_a_later_trial(tmp_path: Path, task: Task) -> None:
+    asked: list[str] = []
+    with Early(begun(tmp_path, task)) as early:
+        early.begin([contender(task, asked)])
+        first = early.results(contender(task, asked), task)
+        again = early.results(contender(task, asked), task)
+    assert (
+        len(asked) == 2 and asked[0].startswith("ipd-early") and asked[1] == threading.current_thread().name
+    )
+    plain = rollouts.rollout(task, rollouts.ZeroController(task), 2, FIRST_EPISODE_SEED, 2)
+    for found in (first, again):
+        np.testing.assert_array_equal(found.returns, plain.returns)
+        np.testing.assert_array_equal(found.lengths, plain.lengths)
+
+
+def test_nothing_is_begun_without_a_task_or_after_training(tmp_path: Path, task: Task) -> None:
+    asked: list[str] = []
+    with Early(begun(tmp_path, None)) as early:
+        early.begin([contender(task, asked)])
+    run = begun(tmp_path, task)
+    files.write_json(run.stage_folder("policy") / "done.json", {})
+    with Early(run) as early:
+        early.begin([contender(task, asked)])
+    assert not asked
+
+
+def test_leaving_stops_what_runs_and_drops_what_waits(tmp_path: Path, task: Task) -> None:
+    asked: list[str] = []
+    running = threading.Event()
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="training failed"), Early(begun(tmp_path, task)) as early:
+
+        def slowly() -> None:
+            running.set()
+            time.sleep(0.2)
+
+        early.begin([contender(task, asked, slowly), contender(task, asked)._replace(step=8)])
+        assert running.wait(60)
+        raise RuntimeError("training failed")
+    assert len(asked) == 1 and time.monotonic() - began < 30  # a whole episode would be slower
+
+
+def test_what_goes_wrong_is_raised_where_it_is_asked_for(tmp_path: Path, task: Task) -> None:
+    def fail() -> None:
+        raise FloatingPointError("action not finite")
+
+    with Early(begun(tmp_path, task)) as early, pytest.raises(FloatingPointError, match="not finite"):
+        early.begin([contender(task, [], fail)])
+        early.results(contender(task, []), task)
