@@ -6,7 +6,7 @@ WORKERS ?= 2
 # One thread a worker: two workers on two cores otherwise fight for them.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MUJOCO_GL=disable
 
-.PHONY: demo test check faults bench bench-large
+.PHONY: demo test check faults bench bench-large bench-latency
 
 demo: .venv/run.stamp
 	$(BIN)/ipd demo
@@ -41,6 +41,10 @@ faults: .venv/test.stamp
 # Speed on this machine, beside what people would use instead.
 bench: .venv/run.stamp .venv-peers/peers.stamp
 	$(BIN)/python bench/run.py
+
+# What a person waits for.
+bench-latency: .venv/run.stamp
+	$(BIN)/python bench/latency.py
 
 # What ten times the data cost, and sets larger than memory.
 bench-large: .venv/run.stamp

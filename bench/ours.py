@@ -164,21 +164,26 @@ def augment(batch: int = 512, hidden: int = 400) -> tuple[Callable[[], float], f
     return go, config.imagine_steps * once
 
 
-def action(calls: int = 500) -> tuple[Callable[[], float], float]:
-    """One environment at the paper's size."""
-    config = PolicyConfig()
+def controller(config: PolicyConfig) -> Controller:
+    """A fresh policy for one environment."""
     keys = jax.random.split(jax.random.PRNGKey(0), 3)
     critics, value = Critics(OBS, ACT, (256, 256), 2, keys[0]), Value(OBS, (256, 256), keys[1])
     driver = Driver(policy_learner.init(config, SPEC, critics, keys[2]).acting, value, critics, jnp.ones(()))
     add = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf)[None])
     normaliser = Normaliser(np.zeros(OBS, np.float32), np.ones(OBS, np.float32), -np.ones(ACT, np.float32),
                             np.ones(ACT, np.float32), 1.0)  # fmt: skip
-    controller = Controller(act, add(driver), add(begin(config.context_len, SPEC)), 1, normaliser)
+    return Controller(act, add(driver), add(begin(config.context_len, SPEC)), 1, normaliser)
+
+
+def action(calls: int = 500) -> tuple[Callable[[], float], float]:
+    """One environment at the paper's size."""
+    config = PolicyConfig()
+    acting = controller(config)
     seen = np.random.default_rng(0).normal(size=(calls, OBS)).astype(np.float32)
 
     def go() -> float:
         for observation in seen:
-            controller.act(observation)
+            acting.act(observation)
         return calls
 
     return go, work.action(config.context_len, config.width, config.layers)
