@@ -70,6 +70,9 @@ class Episodes:
     stands in for it: of no consequence to values, wrong as a dynamics target. None: all stored."""
     remarks: tuple[str, ...] = ()
     """What the reader had to decide for want of marks in the file, one line each."""
+    observation_names: tuple[str, ...] = ()
+    """Of each dimension, as the source has them; () where it has none."""
+    action_names: tuple[str, ...] = ()
     disk: Path | None = None
     """Folder on whose disk the columns lie, for sets too large for memory; None: in memory."""
 

@@ -218,11 +218,10 @@ def stack_seeds(parts: list[Data]) -> Data:
         return np.pad(leaf, [(0, most - len(leaf)), *[(0, 0)] * (leaf.ndim - 1)]) if leaf.ndim else leaf
 
     def stacked(*leaves: Any) -> Any:
-        # one seed alone needs no copy
-        return np.stack([padded(leaf) for leaf in leaves]) if leaves[1:] else np.asarray(leaves[0])[None]
+        return np.stack(leaves) if leaves[1:] else np.asarray(leaves[0])[None]  # one seed alone needs no copy
 
     own: dict[str, Any] = {
         name: stacked(*(getattr(part.logged, name) for part in parts)) for name in ("prompts", "weights")
     }
-    logged = parts[0].logged._replace(**own)
-    return Data(logged, jax.tree.map(stacked, *(part.imagined for part in parts)))
+    imagined = [jax.tree.map(padded, part.imagined) for part in parts]
+    return Data(parts[0].logged._replace(**own), jax.tree.map(stacked, *imagined))

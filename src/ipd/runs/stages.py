@@ -297,6 +297,8 @@ def _manifest(job: Job, overrides: list[str], episodes: Episodes, spec: Spec) ->
             "steps": episodes.num_steps,
             "remarks": list(episodes.remarks),
             "made": making(job.data),
+            "observation_names": list(episodes.observation_names),
+            "action_names": list(episodes.action_names),
         },
         "task": job.task,
         "spec": spec._asdict(),
