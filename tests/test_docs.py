@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,31 @@ def test_links_and_pictures_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     local = [target for target in targets if "://" not in target]
     assert not [target for target in local if not (page.parent / target).exists()]
+
+
+def test_metrics_page_explains_every_metric() -> None:
+    from ipd.runs.metrics import GLOSSARY
+
+    rows = re.findall(
+        r"^\| `(\w+)` \| (.+) \| (.+?) \|$", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE
+    )
+    assert {name: (what.replace("\\|", "|"), unit) for name, what, unit in rows} == GLOSSARY
+
+
+def test_site_is_built_without_a_network(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="the site needs mkdocs-material: pip install -e '.[docs]'")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(pages) >= len(list((ROOT / "docs").glob("*.md")))
+    for page in pages:  # scripts, styles and pictures come from the site itself
+        loads = re.findall(
+            r"<(?:script|img|link rel=.stylesheet.)[^>]*(?:src|href)=.?(https?://[^ >]+)", page.read_text()
+        )
+        assert not loads, f"{page.name} loads {loads}"
 
 
 def test_commands_of_the_readme_exist() -> None:

@@ -11,18 +11,21 @@ From data to actions:
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ipd.data.episodes import Episodes
+    from ipd.runs.parts import load_values, load_world
     from ipd.runs.stages import load, train
 
-__all__ = ["load", "train"]
+__all__ = ["Episodes", "load", "load_values", "load_world", "train"]
+_HOMES = {"Episodes": "ipd.data.episodes", "load_values": "ipd.runs.parts", "load_world": "ipd.runs.parts",
+          "load": "ipd.runs.stages", "train": "ipd.runs.stages"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """`load` and `train` on first use, so that `import ipd` does not import JAX (PEP 562)."""
-    if name in __all__:
-        from ipd.runs import stages
-
-        return getattr(stages, name)
+    """Each name on first use, so that `import ipd` does not import JAX (PEP 562)."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ipd' has no attribute '{name}'")

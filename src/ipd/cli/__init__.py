@@ -13,7 +13,9 @@ from importlib import import_module
 COMMANDS = {
     "demo": "bundled Hopper data, every stage, a page at the end (about ten minutes)",
     "train": "learn from a dataset: value, world model, imagination, policy; evaluate; write the page",
+    "augment": "enlarge a dataset by imagined steps, for any learner",
     "evaluate": "try a run's finished policies again in the real task",
+    "render": "film a run's policy in its task, without a screen",
     "audit": "replay imagined plans in the simulator and compare",
     "report": "write a run's page again and print its table, or compare many runs",
     "data": "check or describe a dataset",

@@ -32,6 +32,8 @@ class Train:
     """Other runs: take their finished stages where they are what this one would make."""
     checkpoint_seconds: float = 30.0
     """Time between checkpoints."""
+    until: str | None = None
+    """A stage after which nothing more is needed, such as world; without it all stages run."""
     config: Annotated[Config, tyro.conf.arg(name="")] = Config()
 
 
@@ -73,6 +75,9 @@ def main(argv: list[str]) -> int:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     given = {field.name: getattr(options.config, field.name) for field in dataclasses.fields(options.config)}
     job = Job(options.data, options.env, tuple(seeds), dataclasses.replace(config, **given))
-    page = execute(options.out, job, checkpoint_seconds=options.checkpoint_seconds, reuse=options.reuse)
+    page = execute(
+        options.out, job, checkpoint_seconds=options.checkpoint_seconds, reuse=options.reuse,
+        until=options.until,
+    )  # fmt: skip
     print_table(options.out, page)
     return 0

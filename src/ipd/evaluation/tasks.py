@@ -53,8 +53,9 @@ class Task:
 
     id: str
     """Gymnasium id; for the kitchen followed by ``:`` and the things to do, separated by commas."""
-    make: Callable[[], Any]
-    """A fresh gymnasium environment with flat observations; the caller closes it."""
+    make: Callable[..., Any]
+    """A fresh gymnasium environment with flat observations; the caller closes it. ``make(render=True)``
+    can draw itself: ``render()`` gives (height, width, 3) bytes."""
     horizon: int
     """Steps after which an episode is truncated."""
     observation_size: int
@@ -83,8 +84,8 @@ def task(name: str) -> Task:
     """
     id = ALIASES.get(name.lower(), name)
 
-    def make() -> Any:
-        return _make(id)
+    def make(render: bool = False) -> Any:
+        return _make(id, {"render_mode": "rgb_array"} if render else {})
 
     env = make()
     try:
@@ -108,9 +109,9 @@ def task(name: str) -> Task:
     )
 
 
-def _make(id: str) -> Any:
+def _make(id: str, options: dict[str, Any]) -> Any:
     gymnasium = _import("gymnasium", id)
-    base, things, options = id, "", dict[str, Any]()
+    base, things = id, ""
     if id.startswith(_KITCHEN):
         base, things = _KITCHEN[:-1], id.removeprefix(_KITCHEN)
         options["tasks_to_complete"] = [thing.strip() for thing in things.split(",")]

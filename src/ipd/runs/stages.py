@@ -43,16 +43,22 @@ from ipd.types import Spec
 
 
 def train(
-    data: str, out: str | Path, env: str | None = None, config: Config | str = "default", seeds: int = 1
+    data: str | Path,
+    out: str | Path,
+    env: str | None = None,
+    config: Config | str = "default",
+    seeds: int = 1,
+    until: str | None = None,
 ) -> Path:
     """Every stage of the method on `data`, in the run directory `out`; returns its page.
 
-    `config` is a `Config` or a preset's name, which is adjusted to the task; `seeds` counts from 0.
-    Called again after an interruption it goes on. Raises as `execute` does, `KeyError` for an
-    unknown preset.
+    `config` is a `Config` or a preset's name, which is adjusted to the task; `seeds` counts from 0;
+    `until` names a stage after which nothing more is needed: `world`, for instance, trains the world
+    model alone. Called again after an interruption, or for later stages, it goes on. Raises as
+    `execute` does, `KeyError` for an unknown preset.
     """
-    chosen = with_task(config, env, data) if isinstance(config, str) else config
-    return execute(Path(out), Job(data, env, tuple(range(seeds)), chosen))
+    chosen = with_task(config, env, str(data)) if isinstance(config, str) else config
+    return execute(Path(out), Job(str(data), env, tuple(range(seeds)), chosen), until=until)
 
 
 def execute(
@@ -61,13 +67,18 @@ def execute(
     progress: Progress | None = None,
     checkpoint_seconds: float = 30.0,
     reuse: tuple[Path, ...] = (),
+    until: str | None = None,
 ) -> Path:
     """Runs all stages of `job` in `folder` and writes the page, whose path is returned.
 
-    Nothing is written before data, task and config have been found fit for each other. Raises
-    `InputError`, `DataError` or `TaskError` where they are not, `RunFailed` where the run goes wrong.
+    With `until`, the stage of that name and those it needs. Nothing is written before data, task and
+    config have been found fit for each other. Raises `InputError`, `DataError` or `TaskError` where they
+    are not, `RunFailed` where the run goes wrong.
     """
     wrong = problems(job.config)
+    early = stages_of(job.config)[:-1]
+    if until is not None and until not in early:
+        wrong.append(f"--until {until}: no stage before the last of this run ({', '.join(early) or 'none'})")
     if wrong or not job.seeds or len(set(job.seeds)) < len(job.seeds):
         raise InputError("; ".join(wrong) or "--seeds: at least one is needed, and each only once")
     rundir.require_usable(folder)
@@ -86,12 +97,11 @@ def execute(
             progress.say(f"note: since this run began, {change}")
         files.write_json(folder / "normaliser.json", normaliser.to_dict())
         files.write_json(folder / "stages" / "data" / "summary.json", data_summary(episodes))
-        _pipeline(
-            Run(
-                folder, job, task, lambda: episodes, episodes.digest, normaliser, spec, progress,
-                checkpoint_seconds, reuse,
-            )
+        run = Run(
+            folder, job, task, lambda: episodes, episodes.digest, normaliser, spec, progress,
+            checkpoint_seconds, reuse,
         )  # fmt: skip
+        _pipeline(run) if until is None else _only(run, until)
         return page.write(folder)
 
 
@@ -124,6 +134,20 @@ def stages_of(config: Config) -> tuple[str, ...]:
     wanted = {"value": True, "world": imagines, "cloning": True, "augment": imagines, "refit": refits,
               "policy": True}  # fmt: skip
     return tuple(stage for stage, there in wanted.items() if there)
+
+
+def _only(run: Run, until: str) -> None:
+    """A stage and what it needs, no more."""
+    if until == "cloning":
+        learning.cloning(run)
+    elif until == "world":
+        modelling.world(run)
+    else:
+        values = learning.value(run)
+        if until in ("augment", "refit"):
+            augmented = imagination.augment(run, values, *modelling.world(run))
+        if until == "refit":
+            learning.refit(run, values, augmented)
 
 
 def _pipeline(run: Run) -> None:
@@ -181,15 +205,18 @@ def _evaluate(
     judging.evaluate(run, _task(run), contenders, inputs, early)
 
 
-def open_run(folder: Path, task: bool = True) -> Run:
-    """A run with every learned stage finished, as its files say; without `task` none is looked up.
+def open_run(folder: Path, task: bool = True, needs: tuple[str, ...] | None = None) -> Run:
+    """A run with every learned stage finished (or those it `needs`), as its files say.
 
-    Raises `InputError` where it is no run or not finished. The data are read only when asked for.
+    Without `task` none is looked up. Raises `InputError` where it is no run or not finished. The data are
+    read only when asked for.
     """
     job = rundir.read_job(folder)
-    missing = [
-        stage for stage in stages_of(job.config) if not (folder / "stages" / stage / "done.json").exists()
-    ]
+    needs = stages_of(job.config) if needs is None else needs
+    for stage in needs:
+        if stage not in stages_of(job.config):
+            raise InputError(f"{folder}: its {job.config.algo} has no stage {stage}")
+    missing = [stage for stage in needs if not (folder / "stages" / stage / "done.json").exists()]
     if missing:
         raise InputError(f"{folder}: stage {missing[0]} is not finished; run the same `ipd train` again")
     manifest = files.read_json(folder / "manifest.json")

@@ -1,0 +1,49 @@
+"""`ipd augment`: logged and imagined steps in one dataset, for any other learner."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ipd.cli.options import keep_compiled, parse, say
+from ipd.runs.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Enlarge a dataset by imagined segments: values, world model and planning, no policy."""
+
+    data: str
+    """What `ipd train` takes."""
+    out: Path
+    """The run's directory; `ipd train --out` with the same settings goes on from there."""
+    to: Path
+    """The dataset that is written: D4RL keys, the logged episodes first."""
+    env: str | None = None
+    """Task, for its bounds and its rule of termination; without one, what the data file says."""
+    preset: str = "default"
+    seed: int = 0
+
+
+def main(argv: list[str]) -> int:
+    """Trains what imagination needs, imagines, writes the set."""
+    options = parse(Augment, argv, "augment")
+    if options.to.suffix not in (".hdf5", ".h5"):
+        raise InputError(f"--to {options.to}: must end in .hdf5")
+    if options.to.exists():
+        raise InputError(f"--to {options.to}: is there already; choose another name")
+    keep_compiled()
+    from ipd.presets import with_task
+    from ipd.runs import enlarged
+    from ipd.runs.rundir import Job
+    from ipd.runs.stages import execute, open_run
+
+    try:
+        config = with_task(options.preset, options.env, options.data)
+    except KeyError as error:
+        raise InputError(f"--preset: {error.args[0]}") from error
+    execute(options.out, Job(options.data, options.env, (options.seed,), config), until="augment")
+    run = open_run(options.out, needs=("augment",))
+    made = enlarged.write(run, options.seed, options.to)
+    say(f"{options.to}: {made.logged:,} logged and {made.imagined:,} imagined steps")
+    return 0

@@ -1,0 +1,56 @@
+"""A dataset of logged and imagined steps, for learners that know nothing of this software."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from ipd.data.columns import pieces
+from ipd.runs import augmented, files
+from ipd.runs.context import Run
+
+KEYS = {"observations": "observations", "actions": "actions", "rewards": "rewards",
+        "next_observations": "next_observations", "terminals": "terminated",
+        "timeouts": "truncated"}  # fmt: skip
+"""D4RL's key -> field of `Episodes`."""
+
+
+class Enlarged(NamedTuple):
+    """What was written."""
+
+    logged: int
+    """Steps."""
+    imagined: int
+
+
+def write(run: Run, seed: int, path: Path) -> Enlarged:
+    """D4RL HDF5 at `path`: the logged episodes, and behind them the seed's imagined segments as episodes.
+
+    A segment that ends without a termination is truncated: values bootstrap through its end. `imagined` (N,)
+    tells which steps are. Logged units; rewards are the model's own. Written whole or not at all.
+    """
+    episodes, first = run.episodes, run.episodes.num_steps
+    with (
+        h5py.File(run.folder / augmented.NAME, "r") as source,
+        files.replacing(path) as partial,
+        h5py.File(partial, "w") as out,
+    ):
+        group = source[f"seed-{seed}"]
+        total = first + len(group["rewards"])
+        if run.task is not None:
+            out.attrs["task"] = run.task.id
+        for key, field in KEYS.items():
+            logged = getattr(episodes, field)
+            column = out.create_dataset(
+                key, (total, *logged.shape[1:]), logged.dtype, chunks=(1_024, *logged.shape[1:]),
+                compression="gzip", compression_opts=4, shuffle=True, track_times=False,
+            )  # fmt: skip
+            for piece in pieces(first):
+                column[piece] = logged[piece]
+            for piece in pieces(total - first):
+                column[first + piece.start : first + piece.stop] = group[key][piece]
+        out.create_dataset("imagined", data=np.arange(total) >= first, compression="gzip", track_times=False)
+    return Enlarged(first, total - first)
