@@ -91,6 +91,4 @@ def writer(path: Path, fps: float) -> Any:
         return imageio.get_writer(path, format="FFMPEG", fps=fps, macro_block_size=1)
     except (ImportError, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:80]
-        raise TaskError(
-            f".mp4 needs ffmpeg ({why}); pip install 'ipd[render]', or write a .gif"
-        ) from error
+        raise TaskError(f".mp4 needs ffmpeg ({why}); pip install 'ipd[render]', or write a .gif") from error

@@ -48,7 +48,7 @@ def place(where: Layout | None, state: Any, keys: jax.Array) -> tuple[Any, jax.A
     return jax.device_put((state, keys), _of_seeds(where))
 
 
-def place_data(where: Layout | None, data: Any, data_axes: Any) -> Any:
+def place_data(where: Layout | None, data_axes: Any, data: Any) -> Any:
     """Data on their devices; `data_axes` is 0 where a leaf has a seed axis, None where all share it."""
     if where is None:
         return jax.tree.map(jnp.asarray, data)

@@ -69,12 +69,13 @@ def _order(seed: int, time: int, count: int) -> NDArray[np.int64]:
 class Ahead:
     """Reads the next window while the loop learns from the last; used as a context."""
 
-    def __init__(self, data: Any, step: int, steps: int):
-        """`data` is a `Feed`, or all there is; `step` of `steps` updates are done."""
+    def __init__(self, data: Any, step: int, steps: int, place: Callable[[Any], Any] = lambda data: data):
+        """`data` is a `Feed`, or all there is; `step` of `steps` updates are done; `place` moves a window
+        to where it is learned from."""
         feed = data if isinstance(data, Feed) else Feed(lambda _: data, max(steps, 1))
-        self._feed, self._steps, self._next = feed, steps, step // feed.updates
+        self._feed, self._steps, self._next, self._place = feed, steps, step // feed.updates, place
         self._pool = ThreadPoolExecutor(1, "ipd-feed")
-        self._read: Future[Any] = self._pool.submit(feed.window, self._next)
+        self._read: Future[Any] = self._pool.submit(self._window, self._next)
 
     def __enter__(self) -> Ahead:
         return self
@@ -82,11 +83,14 @@ class Ahead:
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
+    def _window(self, number: int) -> Any:
+        return self._place(self._feed.window(number))
+
     def take(self) -> tuple[Any, int]:
         """The next window, and the update with which it ends. Raises what reading it raised."""
         data = self._read.result()
         self._next += 1
         until = self._next * self._feed.updates
         if until < self._steps:
-            self._read = self._pool.submit(self._feed.window, self._next)
+            self._read = self._pool.submit(self._window, self._next)
         return data, until

@@ -105,12 +105,12 @@ def train(
     names = list(named_leaves(arrays))
     step, saved_at = start, time.monotonic()
     progress.begin(stage, step, schedule.steps)
-    with Ahead(data, start, schedule.steps) as ahead:
+    place = functools.partial(devices.place_data, where, data_axes)
+    with Ahead(data, start, schedule.steps, place) as ahead:
         until = start
         while step < schedule.steps and not _all_finished(learner, config, eqx.combine(arrays, static)):
             if step == until:
                 window, until = ahead.take()
-                window = devices.place_data(where, window, data_axes)
             stop = min(schedule.next_stop(step), until)
             arrays, metrics, is_nan = advance(
                 arrays, window, stage_keys, np.int32(step), np.int32(stop - step)
