@@ -44,9 +44,8 @@ def read_hdf5(path: Path, source: str, task: str | None, storage: Storage | None
         entries = {key: entry(file, key) for key in (*NEEDED, *OPTIONAL) if key in file}
         own = file.attrs.get("task")
         task = task or (own if isinstance(own, str) else None)
-        return assemble(
-            Found(entries, source, task, path, *(_names(file, key, source) for key in NAMES)), storage
-        )
+        named, named_actions = (_names(file, key, source) for key in NAMES)
+        return assemble(Found(entries, source, task, path, named, named_actions), storage)
 
 
 def read_npz(path: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:

@@ -163,6 +163,16 @@ def _lengths(found: Found, rows: int) -> IntArray:
     return lengths.astype(np.int64)
 
 
+def _require_order(found: Found, times: npt.NDArray[np.float64], ends: BoolArray) -> None:
+    for piece in pieces(len(times) - 1):
+        back = (times[1:][piece] < times[:-1][piece]) & ~ends[:-1][piece]
+        if back.any():
+            row = piece.start + int(np.flatnonzero(back)[0]) + 1
+            message = f"goes back from {times[row - 1]:.10g} to {times[row]:.10g} inside an episode"
+            cure = "sort the rows, or mark where episodes end (terminated, truncated or an episode column)"
+            raise found.error(message, "times", row, cure)
+
+
 def assemble(found: Found, storage: Storage | None = None) -> Episodes:
     """Read what was found and cut the rows into episodes by the rules at the top of this file.
 
@@ -194,6 +204,8 @@ def assemble(found: Found, storage: Storage | None = None) -> Episodes:
     elif "timeouts" not in entries and "lengths" not in entries and "next_observations" not in values:
         remarks.append("neither timeouts nor next_observations: only terminals tell where episodes end")
 
+    if times is not None:
+        _require_order(found, times, ends)
     last = np.flatnonzero(ends)
     keep, unlogged = np.ones(rows, np.bool_), None
     if "next_observations" in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.resources
 import zipfile
 from contextlib import ExitStack
@@ -9,68 +10,15 @@ from pathlib import Path
 
 from ipd.data.arrays import read_hdf5, read_npz
 from ipd.data.columns import Storage
+from ipd.data.delimited import read_csv
 from ipd.data.episodes import DataError, Episodes
+from ipd.data.lerobot import is_lerobot, read_lerobot
+from ipd.data.minari import find_minari, is_minari, read_minari
+from ipd.data.parquet import read_parquet
 
 MAKING = ("recipe", "maker", "note")
 """Attributes of files that were collected."""
-
-
-def load(source: str, task: str | None = None, storage: Storage | None = None) -> Episodes:
-    """Read a dataset.
-
-    Args:
-        source: path of a D4RL ``.hdf5``, of an ``.npz`` with the same keys, or ``bundled:NAME``.
-        task: Gymnasium id the data were recorded in; None takes the file's own word, if any.
-        storage: where the columns of large sets go; None keeps every set in memory.
-
-    Raises DataError, in one line, for whatever cannot be used; nothing is unpickled, and no array is
-    read whose link, type or size is not what a dataset has.
-    """
-    with ExitStack() as stack:
-        if source.startswith("bundled:"):
-            bundled = importlib.resources.files("ipd.data") / "bundled"
-            names = sorted(
-                item.name.removesuffix(".hdf5") for item in bundled.iterdir() if item.name.endswith(".hdf5")
-            )
-            if source.removeprefix("bundled:") not in names:
-                raise DataError(
-                    "no such bundled set", file=source, cure="there is bundled:" + ", bundled:".join(names)
-                )
-            member = bundled / f"{source.removeprefix('bundled:')}.hdf5"
-            path = stack.enter_context(importlib.resources.as_file(member))
-        else:
-            path = Path(source)
-        if not path.is_file():
-            raise DataError(
-                "no such file", file=source, cure="give the path of a .hdf5 or .npz file, or bundled:NAME"
-            )
-        readers = {".hdf5": read_hdf5, ".h5": read_hdf5, ".npz": read_npz}
-        if path.suffix.lower() not in readers:
-            raise DataError(
-                f"unknown kind of file '{path.suffix}'", file=source, cure="give a .hdf5 or .npz file"
-            )
-        try:
-            return readers[path.suffix.lower()](path, source, task, storage)
-        except DataError:
-            raise
-        except UNREADABLE as error:
-            raise DataError(
-                f"cannot be read ({type(error).__name__}: {error})",
-                file=source,
-                cure="the file is damaged or cut short, or no dataset; fetch it again",
-            ) from error
-
-
-def making(source: str) -> dict[str, str]:
-    """What an HDF5 file at ``source`` says of how it was made: D4RL's own say nothing."""
-    if Path(source).suffix.lower() not in (".hdf5", ".h5"):
-        return {}
-    import h5py
-
-    with h5py.File(source, "r") as file:
-        return {name: str(file.attrs[name]) for name in MAKING if name in file.attrs}
-
-
+KINDS = ".hdf5, .npz, .parquet or .csv file, a folder of Minari or LeRobot, minari:ID or bundled:NAME"
 UNREADABLE = (
     OSError,
     EOFError,
@@ -81,4 +29,85 @@ UNREADABLE = (
     MemoryError,
     OverflowError,
     zipfile.BadZipFile,
+    csv.Error,
 )
+ARRAYS = {".hdf5": read_hdf5, ".h5": read_hdf5, ".npz": read_npz}
+TABLES = {".parquet": read_parquet, ".csv": read_csv}
+
+
+def load(
+    source: str, task: str | None = None, storage: Storage | None = None, columns: str | Path | None = None
+) -> Episodes:
+    """Read a dataset.
+
+    Args:
+        source: path of a D4RL ``.hdf5``, of an ``.npz`` with the same keys, of a ``.parquet`` or ``.csv``
+            table, of a folder of Minari or LeRobot; or ``minari:ID``, or ``bundled:NAME``.
+        task: Gymnasium id the data were recorded in; None takes the file's own word, if any.
+        storage: where the columns of large sets go; None keeps every set in memory.
+        columns: a YAML file that says what the columns of a table are (``columnmap``); None takes
+            ``FILE.columns.yaml`` beside the table, or what the columns' names suggest.
+
+    Raises DataError, in one line, for whatever cannot be used; nothing is unpickled, and no array is
+    read whose link, type or size is not what a dataset has.
+    """
+    with ExitStack() as stack:
+        if source.startswith("bundled:"):
+            path = stack.enter_context(importlib.resources.as_file(_bundled(source)))
+        elif source.startswith("minari:"):
+            path = find_minari(source)
+        else:
+            path = Path(source)
+        try:
+            return _read(path, source, task, storage, None if columns is None else str(columns))
+        except DataError:
+            raise
+        except UNREADABLE as error:
+            raise DataError(
+                f"cannot be read ({type(error).__name__}: {error})",
+                file=source,
+                cure="the file is damaged or cut short, or no dataset; fetch it again",
+            ) from error
+
+
+def _read(
+    path: Path, source: str, task: str | None, storage: Storage | None, columns: str | None
+) -> Episodes:
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise DataError("no such file", file=source, cure=f"give the path of a {KINDS}")
+    if path.is_dir():
+        if is_lerobot(path):
+            return read_lerobot(path, source, task, storage, columns)
+        if not is_minari(path):
+            cure = "a set of Minari has data/main_data.hdf5 in it, one of LeRobot meta/info.json"
+            raise DataError("no such file, but a folder without a dataset", file=source, cure=cure)
+    elif suffix in TABLES:
+        return TABLES[suffix](path, source, task, storage, columns)
+    elif suffix not in ARRAYS:
+        raise DataError(f"unknown kind of file '{path.suffix}'", file=source, cure=f"give a {KINDS}")
+    if columns is not None:
+        cure = "leave out the map; only .parquet, .csv and LeRobot have columns"
+        raise DataError("is no table", file=source, cure=cure)
+    return (read_minari if path.is_dir() else ARRAYS[suffix])(path, source, task, storage)
+
+
+def _bundled(source: str) -> importlib.resources.abc.Traversable:
+    folder = importlib.resources.files("ipd.data") / "bundled"
+    names = sorted(
+        item.name.removesuffix(".hdf5") for item in folder.iterdir() if item.name.endswith(".hdf5")
+    )
+    if source.removeprefix("bundled:") not in names:
+        cure = "there is bundled:" + ", bundled:".join(names)
+        raise DataError("no such bundled set", file=source, cure=cure)
+    return folder / f"{source.removeprefix('bundled:')}.hdf5"
+
+
+def making(source: str) -> dict[str, str]:
+    """What an HDF5 file at ``source`` says of how it was made: D4RL's own say nothing."""
+    if Path(source).suffix.lower() not in (".hdf5", ".h5"):
+        return {}
+    import h5py
+
+    with h5py.File(source, "r") as file:
+        return {name: str(file.attrs[name]) for name in MAKING if name in file.attrs}
