@@ -16,7 +16,7 @@ COMMANDS = {
     "evaluate": "try a run's finished policies again in the real task",
     "audit": "replay imagined plans in the simulator and compare",
     "report": "write a run's page again and print its table, or compare many runs",
-    "data": "check or describe a dataset",
+    "data": "check, describe or convert a dataset",
     "collect": "make a dataset in a task with soft actor-critic",
     "sweep": "every run of a table or figure of the paper, on one machine or on Ray",
     "doctor": "what is installed, what is missing, whether a task steps",

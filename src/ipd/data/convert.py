@@ -46,9 +46,7 @@ def convert(episodes: Episodes, target: str | Path) -> Path:
     path = Path(target)
     writers = {".hdf5": to_hdf5, ".h5": to_hdf5, ".parquet": to_parquet, "": to_minari}
     if path.suffix.lower() not in writers:
-        if path.suffix[1:].isdigit() or "-v" in path.name:  # a name of Minari such as hopper/medium-v0.1
-            raise DataError("has a dot in its name", file=str(path), cure="name the folder of Minari without")
-        cure = "write a .hdf5 or .parquet file, or a folder of Minari"
+        cure = "write a .hdf5 or .parquet file, or a folder of Minari, whose name has no dot"
         raise DataError(f"'{path.suffix}' is not written", file=str(path), cure=cure)
     if path.exists():
         raise DataError("exists", file=str(path), cure="delete it, or name another target")

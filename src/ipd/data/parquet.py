@@ -20,9 +20,10 @@ INSTALL = "pip install 'ipd[data]'"
 
 
 def pyarrow(source: str) -> Any:
-    """The module, with its Parquet part loaded. Raises DataError where it is not installed."""
+    """The module, with the parts in use loaded. Raises DataError where it is not installed."""
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
         raise DataError("Parquet needs pyarrow, which is not installed", file=source, cure=INSTALL) from error

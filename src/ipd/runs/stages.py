@@ -43,16 +43,21 @@ from ipd.types import Spec
 
 
 def train(
-    data: str, out: str | Path, env: str | None = None, config: Config | str = "default", seeds: int = 1
+    data: str,
+    out: str | Path,
+    env: str | None = None,
+    config: Config | str = "default",
+    seeds: int = 1,
+    columns: str | None = None,
 ) -> Path:
     """Every stage of the method on `data`, in the run directory `out`; returns its page.
 
-    `config` is a `Config` or a preset's name, which is adjusted to the task; `seeds` counts from 0.
-    Called again after an interruption it goes on. Raises as `execute` does, `KeyError` for an
-    unknown preset.
+    `config` is a `Config` or a preset's name, which is adjusted to the task; `seeds` counts from 0;
+    `columns` is a YAML file that says what the columns of a table are. Called again after an
+    interruption it goes on. Raises as `execute` does, `KeyError` for an unknown preset.
     """
     chosen = with_task(config, env, data) if isinstance(config, str) else config
-    return execute(Path(out), Job(data, env, tuple(range(seeds)), chosen))
+    return execute(Path(out), Job(data, env, tuple(range(seeds)), chosen, columns))
 
 
 def execute(
@@ -98,7 +103,7 @@ def execute(
 def _load(folder: Path, job: Job) -> Episodes:
     """The data; a large set is kept on the disk that the run is on."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps))
+    return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
 
 
 def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
@@ -299,6 +304,7 @@ def _manifest(job: Job, overrides: list[str], episodes: Episodes, spec: Spec) ->
             "made": making(job.data),
             "observation_names": list(episodes.observation_names),
             "action_names": list(episodes.action_names),
+            **({} if episodes.columns is None else {"columns": episodes.columns}),
         },
         "task": job.task,
         "spec": spec._asdict(),
