@@ -123,3 +123,43 @@ def test_narrow_and_ascii_terminals_get_what_they_can_show(path: str) -> None:
     environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert done.stdout.isascii() and b"observations" in done.stdout
+
+
+def test_a_table_shows_its_columns_and_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    episodes = linear_quadratic(5, 7, seed=0)
+    path = tmp_path / "log.csv"
+    names = "obs_x,obs_y,obs_z,act_left,act_right,reward,run,ended"
+    rows = np.concatenate(
+        [
+            *(episodes.observations, episodes.actions, episodes.rewards[:, None]),
+            *(episodes.episode_index[:, None], episodes.terminated[:, None]),
+        ],
+        axis=1,
+    )
+    np.savetxt(path, rows, delimiter=",", header=names, comments="")
+    assert main(["data", "check", str(path)]) == 2
+    assert "key 'terminated': is missing" in capsys.readouterr().err
+    given = tmp_path / "map.yaml"
+    given.write_text(
+        "observations: [obs_x, obs_y]\nactions: [act_left, act_right]\nreward: reward\nepisode: run\n"
+    )
+    for what in ("check", "describe"):
+        assert main(["data", what, str(path), "--columns", str(given)]) == 0
+        out = capsys.readouterr().out
+        assert "  observations: obs_x, obs_y\n" in out and "  unused: obs_z, ended\n" in out
+    assert "\nact_left " in out
+    copy = tmp_path / "copy.parquet"
+    pytest.importorskip("pyarrow")
+    assert main(["data", "convert", str(path), "--columns", str(given), "--to", str(copy)]) == 0
+    written = capsys.readouterr().out.splitlines()[-1]
+    assert main(["data", "describe", str(copy)]) == 0
+    assert f"digest {written.rpartition(' ')[2]}\n" in capsys.readouterr().out
+
+
+def test_convert_refuses_in_one_line(path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "convert", path]) == 2
+    assert main(["data", "check", path, "--to", "x.hdf5"]) == 2
+    assert main(["data", "convert", path, "--to", path]) == 2
+    assert main(["data", "convert", path, "--to", str(tmp_path / "x.zip")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 4 and "--to" in err and "exists" in err and ".zip" in err

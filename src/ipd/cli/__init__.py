@@ -18,7 +18,7 @@ COMMANDS = {
     "render": "film a run's policy in its task, without a screen",
     "audit": "replay imagined plans in the simulator and compare",
     "report": "write a run's page again and print its table, or compare many runs",
-    "data": "check or describe a dataset",
+    "data": "check, describe or convert a dataset",
     "collect": "make a dataset in a task with soft actor-critic",
     "sweep": "every run of a table or figure of the paper, on one machine or on Ray",
     "doctor": "what is installed, what is missing, whether a task steps",

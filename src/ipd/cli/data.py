@@ -1,54 +1,35 @@
-"""``ipd data check`` and ``ipd data describe``: what a dataset holds, and what is wrong with it."""
+"""``ipd data check``, ``describe`` and ``convert``: what a dataset holds, what is wrong with it, a copy."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
-
-from ipd.cli.options import parse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ipd.data.checks import Finding
+    from ipd.data.columns import Storage
     from ipd.data.episodes import Episodes
 
+LARGE = 4_000_000
+"""Sets of more steps are copied by way of the disk."""
 STYLES = {"fatal": "bold red", "warning": "yellow", "note": "cyan"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Check a dataset for mistakes, or describe what it holds."""
-
-    action: Annotated[Literal["check", "describe"], tyro.conf.Positional]
-    source: Annotated[str, tyro.conf.Positional]
-    """A D4RL .hdf5, an .npz, or bundled:hopper-medium-replay."""
-    env: str | None = None
-    """Task to check sizes and action bounds against; the file's own word where it has one."""
-
-
-def main(argv: list[str]) -> int:
-    """Parses, prints; returns 0, or 2 where the data cannot be used."""
-    options = parse(Data, argv, "data")
-    command = check if options.action == "check" else describe
-    return command(options.source, options.env)
-
-
-def check(source: str, task: str | None = None) -> int:
+def check(source: str, task: str | None = None, columns: str | None = None) -> int:
     """Look for mistakes in a dataset, against a task's sizes and action bounds if one is known.
 
     Prints one finding a line. Returns 0, or 2 where the data cannot be used.
     """
     console = _console()
-    episodes, code = _load(source, task)
+    episodes, code = _load(source, task, columns)
     if episodes is None:
         return code
     from ipd.data.checks import check as find
 
-    console.print(_headline(episodes), highlight=False)
+    _print_headline(console, episodes)
     findings = find(episodes)
     refusal = _against_task(console, episodes, asked=task is not None)
     if not findings and refusal is None:
@@ -61,17 +42,17 @@ def check(source: str, task: str | None = None) -> int:
     return 0 if refusal is None else _refuse(refusal)
 
 
-def describe(source: str, task: str | None = None) -> int:
+def describe(source: str, task: str | None = None, columns: str | None = None) -> int:
     """Episodes, lengths, returns, ends and coverage of a dataset. Returns 0, or 2 where it cannot be read."""
     console = _console()
-    episodes, code = _load(source, task)
+    episodes, code = _load(source, task, columns)
     if episodes is None:
         return code
     from ipd.data.checks import describe as facts_of
     from ipd.data.checks import summary
 
     facts = facts_of(episodes)
-    console.print(_headline(episodes), highlight=False)
+    _print_headline(console, episodes)
     for remark in episodes.remarks:
         console.print(f"note: {remark}", style=STYLES["note"], markup=False, highlight=False)
     rows = [("return", facts["return"]), ("length", summary(episodes.lengths))]
@@ -82,9 +63,12 @@ def describe(source: str, task: str | None = None) -> int:
         f"digest {facts['digest']}",
         highlight=False,
     )
-    for key, columns in (("observations", episodes.observations.T), ("actions", episodes.actions.T)):
-        rows = [(str(number), spread) for number, spread in enumerate(facts["coverage"][key])]
-        _print_table(console, key, rows, list(columns))
+    for key, values, names in (
+        ("observations", episodes.observations.T, episodes.observation_names),
+        ("actions", episodes.actions.T, episodes.action_names),
+    ):
+        plain = names or [str(number) for number in range(len(values))]
+        _print_table(console, key, list(zip(plain, facts["coverage"][key], strict=True)), list(values))
     return 0
 
 
@@ -95,12 +79,39 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=200, soft_wrap=True)
 
 
-def _load(source: str, task: str | None) -> tuple[Episodes | None, int]:
+def convert(source: str, target: str, task: str | None = None, columns: str | None = None) -> int:
+    """Write a dataset as another kind of file. Returns 0, or 2 where it cannot be read or written."""
+    import tempfile
+
+    from ipd.data.columns import Storage
+    from ipd.data.convert import convert as write
+    from ipd.data.episodes import DataError
+
+    episodes, code = _load(source, task, columns, Storage(Path(tempfile.gettempdir()), LARGE))
+    if episodes is None:
+        return code
+    try:
+        path = write(episodes, target)
+    except DataError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{target}: {error.strerror or error}; it must be on a disk with room")
+    console = _console()
+    _print_headline(console, episodes)
+    for remark in episodes.remarks:
+        console.print(f"note: {remark}", style=STYLES["note"], markup=False, highlight=False)
+    console.print(f"written to {path}, digest {episodes.digest}", markup=False, highlight=False)
+    return 0
+
+
+def _load(
+    source: str, task: str | None, columns: str | None, storage: Storage | None = None
+) -> tuple[Episodes | None, int]:
     from ipd.data.episodes import DataError
     from ipd.data.sources import load
 
     try:
-        return load(source, task), 0
+        return load(source, task, storage, columns), 0
     except DataError as error:
         return None, _refuse(str(error))
 
@@ -132,12 +143,18 @@ def _against_task(console: Console, episodes: Episodes, asked: bool) -> str | No
     return None
 
 
-def _headline(episodes: Episodes) -> str:
-    return (
+def _print_headline(console: Console, episodes: Episodes) -> None:
+    """What was read, and for a table from which columns."""
+    line = (
         f"{episodes.source}: {episodes.num_episodes:,} episodes, {episodes.num_steps:,} steps, "
         f"{episodes.observation_size} observation and {episodes.action_size} action dimensions, "
         f"task {episodes.task or 'unknown'}"
     )
+    console.print(line, markup=False, highlight=False)
+    for name, value in (episodes.columns or {}).items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        if text:
+            console.print(f"  {name}: {text}", style="dim", markup=False, highlight=False)
 
 
 def _print_finding(console: Console, finding: Finding) -> None:

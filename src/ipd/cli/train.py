@@ -19,11 +19,13 @@ class Train:
     """Learn a policy from logged data. Interrupted, the same command goes on where it stopped."""
 
     data: str
-    """A D4RL .hdf5, an .npz, or bundled:hopper-medium-replay."""
+    """A D4RL .hdf5, an .npz, .parquet or .csv, a folder of Minari or LeRobot, minari:ID or bundled:NAME."""
     out: Path
     """The run's directory; made if missing."""
     env: str | None = None
     """Task to try the policy in, such as Hopper-v4; without one, what the data file says."""
+    columns: str | None = None
+    """YAML file that says what the columns of a table are; without one DATA.columns.yaml, or a guess."""
     seeds: int = 1
     """How many seeds; they train side by side."""
     first_seed: int = 0
@@ -74,7 +76,8 @@ def main(argv: list[str]) -> int:
 
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     given = {field.name: getattr(options.config, field.name) for field in dataclasses.fields(options.config)}
-    job = Job(options.data, options.env, tuple(seeds), dataclasses.replace(config, **given))
+    settings = dataclasses.replace(config, **given)
+    job = Job(options.data, options.env, tuple(seeds), settings, options.columns)
     page = execute(
         options.out, job, checkpoint_seconds=options.checkpoint_seconds, reuse=options.reuse,
         until=options.until,

@@ -5,32 +5,22 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ipd.data.episodes import Episodes
+from ipd.data.findings import Finding as Finding
+from ipd.data.findings import Severity
+from ipd.data.oddities import near_duplicates, shifted_rewards, time_gaps
 
-Severity = Literal["fatal", "warning", "note"]
 QUANTILES = (5, 25, 50, 75, 95)
 FULL_LENGTH_SHARE = 0.05
 """Share of terminated episodes of exactly the greatest length above which time limits are suspected."""
 JUMP = 8.0
 """A step this many times as long as the 95th percentile looks like an unmarked reset. Without the
 marks of their ends, resets in hopper, pen and door data measure 5 to 20 and more, true steps up to 5."""
-
-
-class Finding(NamedTuple):
-    """One thing about a dataset that someone should know."""
-
-    kind: str
-    severity: Severity
-    """`fatal`: cannot be trained on; `warning`: likely a mistake; `note`: worth knowing."""
-    where: str
-    """Key, and row or dimension."""
-    message: str
-    cure: str
 
 
 def describe(episodes: Episodes) -> dict[str, Any]:
@@ -101,6 +91,9 @@ def check(episodes: Episodes) -> list[Finding]:
         *_ends(episodes),
         *_jumps(episodes),
         *_duplicates(episodes),
+        *near_duplicates(episodes),
+        *time_gaps(episodes),
+        *shifted_rewards(episodes),
     ]
     order = {"fatal": 0, "warning": 1, "note": 2}
     return sorted(found, key=lambda finding: order[finding.severity])
@@ -121,19 +114,22 @@ def _columns(episodes: Episodes) -> Iterator[Finding]:
         array = getattr(episodes, key)
         constant = np.flatnonzero(array.max(0) == array.min(0))
         if len(constant):
-            message = "the same value at every step" + (
-                "" if key == "observations" else ": nothing to learn from"
-            )
+            message = "the same value at every step: nothing to learn from"
             severity: Severity = "note" if key == "observations" else "warning"
-            yield Finding("constant", severity, f"{key}, {_dimensions(constant)}", message, "leave them out")
+            yield Finding(
+                "constant",
+                severity,
+                f"{key}, {_dimensions(episodes, key, constant)}",
+                message,
+                "leave them out",
+            )
         seen: dict[bytes, int] = {}
         for column in range(array.shape[1]):
             first = seen.setdefault(array[:, column].tobytes(), column)
             if first != column and column not in constant:
-                message = f"equal to dimension {first} at every step"
-                yield Finding(
-                    "duplicate", "note", f"{key}, dimension {column}", message, "harmless, but one is enough"
-                )
+                where = f"{key}, {_dimensions(episodes, key, np.array([column]))}"
+                message = f"equal to dimension {first} at every step: it counts twice in every error"
+                yield Finding("duplicate", "note", where, message, "harmless, but one is enough")
 
 
 def _actions(episodes: Episodes) -> Iterator[Finding]:
@@ -146,12 +142,14 @@ def _actions(episodes: Episodes) -> Iterator[Finding]:
         )
         cure = "name the task; a task that limits actions to [-1, 1] refuses these"
         yield Finding("bounds", "note", f"actions, row {np.flatnonzero(beyond)[0]}", message, cure)
-        return
-    pinned = (size == 1).mean(0)
-    columns = np.flatnonzero(pinned > 0.5)
+    low, high = _action_bounds(episodes)
+    ends = "-1 or 1" if not beyond.any() else "the smallest or largest value"
+    pinned = ((episodes.actions <= low) | (episodes.actions >= high)).mean(0)
+    # A single value is always the largest; where the true bounds are unknown a small share betrays them.
+    columns = np.flatnonzero((pinned > (0.2 if beyond.any() else 0.5)) & (low < high))
     if len(columns):
-        message = f"exactly -1 or 1 in up to {pinned.max():.0%} of the steps: clipped when recorded"
-        where = f"actions, {_dimensions(columns)}"
+        message = f"exactly {ends} in up to {pinned[columns].max():.0%} of the steps: clipped when recorded"
+        where = f"actions, {_dimensions(episodes, 'actions', columns)}"
         yield Finding(
             "bounds", "note", where, message, "a Gaussian fits such actions badly; a tanh mean does not mind"
         )
@@ -192,7 +190,8 @@ def _ends(episodes: Episodes) -> Iterator[Finding]:
     same = inner[distance == 0]
     if len(same):
         message = (
-            f"{len(same)} episodes end in the first observation of the next one, which is no part of them"
+            f"{len(same)} episodes end in the first observation of the next one, which is no part of them: "
+            "a jump there would be learned as the task's doing"
         )
         where = f"next_observations, row {same[0]}"
         yield Finding(
@@ -220,7 +219,8 @@ def _jumps(episodes: Episodes) -> Iterator[Finding]:
     rows = np.flatnonzero(inside & (size > JUMP * np.percentile(size[inside], 95)))
     if len(rows):
         message = (
-            f"{len(rows)} steps inside an episode move more than {JUMP:g} times as far as 95 % of all steps"
+            f"{len(rows)} steps inside an episode move more than {JUMP:g} times as far as 95 % of all steps: "
+            "an unmarked reset would be learned as the task's doing"
         )
         cure = "if episodes were reset there, mark a timeout"
         yield Finding("jump", "warning", f"observations, row {rows[0]}", message, cure)
@@ -237,10 +237,11 @@ def _duplicates(episodes: Episodes) -> Iterator[Finding]:
     if copies:
         first, number, row = copies[0]
         message = f"{len(copies)} episodes are copies of others (episode {number} of episode {first})"
+        message += ": they count twice, and episodes held out for testing are no test"
         yield Finding("duplicate", "warning", f"observations, row {row}", message, "keep one of each")
 
 
-def _dimensions(columns: npt.NDArray[Any]) -> str:
-    return ("dimension " if len(columns) == 1 else "dimensions ") + ", ".join(
-        str(column) for column in columns
-    )
+def _dimensions(episodes: Episodes, key: str, columns: npt.NDArray[Any]) -> str:
+    names = episodes.action_names if key == "actions" else episodes.observation_names
+    said = [f"{column} ('{names[column]}')" if names else str(column) for column in columns]
+    return ("dimension " if len(columns) == 1 else "dimensions ") + ", ".join(said)

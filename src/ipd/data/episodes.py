@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipd.data.columns import column, moments, pieces
+from ipd.data.errors import DataError as DataError
 
 if TYPE_CHECKING:
     from ipd.types import Steps
@@ -23,24 +24,6 @@ IntArray = npt.NDArray[np.int64]
 
 SMALLEST_STD = 1e-3
 """Observation dimensions that hardly vary are divided by this, so that noise is not blown up."""
-
-
-class DataError(ValueError):
-    """Data that cannot be used. Its text is one line: file, key, row, what is wrong, the cure."""
-
-    def __init__(
-        self,
-        message: str,
-        file: str | None = None,
-        key: str | None = None,
-        row: int | None = None,
-        cure: str | None = None,
-    ) -> None:
-        self.file, self.key, self.row, self.cure = file, key, row, cure
-        place = [file, key and f"key '{key}'", None if row is None else f"row {row}"]
-        text = ", ".join(part for part in place if part)
-        text = (f"{text}: " if text else "") + message + (f"; {cure}" if cure else "")
-        super().__init__(" ".join(text.split()))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +56,10 @@ class Episodes:
     observation_names: tuple[str, ...] = ()
     """Of each dimension, as the source has them; () where it has none."""
     action_names: tuple[str, ...] = ()
+    times: npt.NDArray[np.float64] | None = None
+    """(N,) clock of each step, in the source's unit (dates: seconds); None where it has none."""
+    columns: Mapping[str, Any] | None = None
+    """Which columns of a table were read as what; None where the source is no table."""
     disk: Path | None = None
     """Folder on whose disk the columns lie, for sets too large for memory; None: in memory."""
 
@@ -90,6 +77,28 @@ class Episodes:
             )
         if self.starts[0] != 0 or self.starts[-1] != rows or (np.diff(self.starts) < 1).any():
             raise DataError("starts do not cut the rows into episodes", file=self.source, key="starts")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: npt.ArrayLike,
+        actions: npt.ArrayLike,
+        rewards: npt.ArrayLike,
+        terminated: npt.ArrayLike,
+        truncated: npt.ArrayLike,
+        next_observations: npt.ArrayLike | None = None,
+        observation_names: Sequence[str] = (),
+        action_names: Sequence[str] = (),
+        task: str | None = None,
+    ) -> Episodes:
+        """Flat arrays of N steps in logged units, cut and refused as a file with the same arrays would be.
+
+        ``observations`` and ``next_observations`` (N, obs), ``actions`` (N, act), the rest (N,).
+        """
+        from ipd.data.assembly import from_arrays  # it imports this module
+
+        arrays = (observations, actions, rewards, terminated, truncated, next_observations)
+        return from_arrays(*arrays, names=(observation_names, action_names), task=task)
 
     @property
     def num_steps(self) -> int:
@@ -161,6 +170,7 @@ class Episodes:
             truncated=self.truncated[rows],
             starts=np.concatenate([[0], np.cumsum(self.lengths[chosen])]).astype(np.int64),
             unlogged_next=None if self.unlogged_next is None else self.unlogged_next[rows],
+            times=None if self.times is None else self.times[rows],
             disk=None,
         )
 

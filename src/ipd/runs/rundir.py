@@ -44,6 +44,8 @@ class Job:
     """Gymnasium id; None trains without evaluating."""
     seeds: tuple[int, ...]
     config: Config
+    columns: str | None = None
+    """YAML file that says what the columns of a table are; in `config.yaml` only where there is one."""
 
 
 def to_plain(job: Job) -> dict[str, Any]:
@@ -56,6 +58,8 @@ def to_plain(job: Job) -> dict[str, Any]:
 
     values: dict[str, Any] = plain(job)
     config: dict[str, Any] = values.pop("config")
+    if job.columns is None:
+        del values["columns"]
     read = {"preset", "algo", *sections(job.config.algo)}
     return values | {name: section for name, section in config.items() if name in read}
 
@@ -94,13 +98,16 @@ def from_plain(values: dict[str, Any], path: Path) -> Job:
     try:
         rest = dict(values)
         data, task, seeds = str(rest.pop("data")), rest.pop("task"), tuple(int(s) for s in rest.pop("seeds"))
+        columns = rest.pop("columns", None)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: data, task or seeds cannot be read ({error!r})") from error
+    if not isinstance(columns, str | None):
+        raise InputError(f"{path}: field columns is {columns!r}, expected a str")
     algo: Any = rest.get("algo")
     if algo not in get_args(Algo):
         raise InputError(f"{path}: field algo is {algo!r}, expected one of {', '.join(get_args(Algo))}")
     unread = {field.name for field in dataclasses.fields(Config)} - {"preset", "algo", *sections(algo)}
-    return Job(data, task, seeds, build(Config(), rest, "", unread))
+    return Job(data, task, seeds, build(Config(), rest, "", unread), columns)
 
 
 def read_job(folder: Path) -> Job:
@@ -123,7 +130,7 @@ def write_job(folder: Path, job: Job) -> None:
 
 
 def differences(old: Job, new: Job) -> list[str]:
-    """Dotted fields in which two jobs differ, as `name: old -> new`; the source's name does not count."""
+    """Dotted fields in which two jobs differ, as `name: old -> new`; names of source and map do not count."""
 
     def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -135,7 +142,7 @@ def differences(old: Job, new: Job) -> list[str]:
     return [
         f"{key}: {mine[key]} -> {other.get(key)}"
         for key in mine
-        if key != "data" and mine[key] != other.get(key)
+        if key not in {"data", "columns"} and mine[key] != other.get(key)
     ]
 
 

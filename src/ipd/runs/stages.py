@@ -48,17 +48,19 @@ def train(
     env: str | None = None,
     config: Config | str = "default",
     seeds: int = 1,
+    columns: str | None = None,
     until: str | None = None,
 ) -> Path:
     """Every stage of the method on `data`, in the run directory `out`; returns its page.
 
     `config` is a `Config` or a preset's name, which is adjusted to the task; `seeds` counts from 0;
-    `until` names a stage after which nothing more is needed: `world`, for instance, trains the world
-    model alone. Called again after an interruption, or for later stages, it goes on. Raises as
-    `execute` does, `KeyError` for an unknown preset.
+    `columns` is a YAML file that says what the columns of a table are; `until` names a stage after which
+    nothing more is needed: `world`, for instance, trains the world model alone. Called again after an
+    interruption, or for later stages, it goes on. Raises as `execute` does, `KeyError` for an unknown
+    preset.
     """
     chosen = with_task(config, env, str(data)) if isinstance(config, str) else config
-    return execute(Path(out), Job(str(data), env, tuple(range(seeds)), chosen), until=until)
+    return execute(Path(out), Job(str(data), env, tuple(range(seeds)), chosen, columns), until=until)
 
 
 def execute(
@@ -108,7 +110,7 @@ def execute(
 def _load(folder: Path, job: Job) -> Episodes:
     """The data; a large set is kept on the disk that the run is on."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps))
+    return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
 
 
 def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
@@ -326,6 +328,7 @@ def _manifest(job: Job, overrides: list[str], episodes: Episodes, spec: Spec) ->
             "made": making(job.data),
             "observation_names": list(episodes.observation_names),
             "action_names": list(episodes.action_names),
+            **({} if episodes.columns is None else {"columns": episodes.columns}),
         },
         "task": job.task,
         "spec": spec._asdict(),

@@ -1,0 +1,85 @@
+"""Readers of files that hold one array a key: D4RL HDF5 and plain ``.npz``."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipd.data.assembly import NEEDED, OPTIONAL, Entry, Found, assemble, require_size
+from ipd.data.columns import Storage
+from ipd.data.episodes import DataError, Episodes
+
+NAMES = ("observation_names", "action_names")
+"""Attributes of an HDF5 file: JSON lists of text."""
+
+
+def read_hdf5(path: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:
+    """A D4RL file; its attributes ``task``, ``observation_names`` and ``action_names`` (JSON lists) count."""
+    import h5py
+
+    def entry(file: h5py.File, key: str) -> Entry:
+        cure = "copy the data itself into the file"
+        if not isinstance(file.get(key, getlink=True), h5py.HardLink):
+            raise DataError("is a link to elsewhere", file=source, key=key, cure=cure)
+        dataset = file[key]
+        if not isinstance(dataset, h5py.Dataset):
+            raise DataError(
+                "is not an array", file=source, key=key, cure="store the arrays at the top of the file"
+            )
+        if dataset.is_virtual or dataset.external:
+            raise DataError("keeps its values in another file", file=source, key=key, cure=cure)
+        # A chunk is unpacked whole, so its declared size counts too.
+        chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
+        require_size(path, chunk, dataset.chunks or (1,), source, key)
+        return Entry(dataset.shape or (), dataset.dtype, lambda rows: np.asarray(dataset[rows]))
+
+    with h5py.File(path, "r") as file:
+        entries = {key: entry(file, key) for key in (*NEEDED, *OPTIONAL) if key in file}
+        own = file.attrs.get("task")
+        task = task or (own if isinstance(own, str) else None)
+        named, named_actions = (_names(file, key, source) for key in NAMES)
+        return assemble(Found(entries, source, task, path, named, named_actions), storage)
+
+
+def read_npz(path: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:
+    """An archive of arrays under D4RL's keys."""
+
+    def entry(archive: zipfile.ZipFile, key: str) -> Entry:
+        with archive.open(f"{key}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = header(member)
+
+        @cache  # a packed array can only be read from its start
+        def whole() -> npt.NDArray[Any]:
+            with archive.open(f"{key}.npy") as member:
+                return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+
+        return Entry(shape, dtype, lambda rows: whole()[rows])
+
+    with zipfile.ZipFile(path) as archive:
+        present = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+        entries = {key: entry(archive, key) for key in (*NEEDED, *OPTIONAL) if key in present}
+        return assemble(Found(entries, source, task, path), storage)
+
+
+def _names(file: Any, key: str, source: str) -> list[str]:
+    text = file.attrs.get(key, "[]")
+    try:
+        names = json.loads(text)
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    except (TypeError, ValueError):
+        pass
+    raise DataError(f"is {text!r}, no JSON list of names", file=source, key=key, cure="mend the attribute")

@@ -1,0 +1,292 @@
+"""Arrays that were found, into ``Episodes``: what is refused, where episodes end, what follows them.
+
+Keys (D4RL's): ``observations`` (N, obs), ``actions`` (N, act), ``rewards`` (N,), ``terminals`` (N,),
+and where there are any ``timeouts`` (N,), ``next_observations`` (N, obs), ``lengths`` (E,) in place
+of end flags, ``final_observations`` (E, obs): the observation after each episode's last step.
+
+Where an episode ends: at a terminal, at a timeout, where ``lengths`` says so, where
+``observations[i + 1] != next_observations[i]`` (replay files do not mark every timeout), and at the
+last row. An end without a terminal is a truncation.
+
+Without ``next_observations`` and ``final_observations`` the observation after an episode's last step
+is unknown, and the next row belongs to another episode. A truncated episode then loses its last step
+(its observation becomes the last next observation); a terminated one keeps it, since nothing is
+bootstrapped from there and the terminal must not be lost, and the row is marked in
+``Episodes.unlogged_next``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ipd.data.columns import Storage, column, pieces
+from ipd.data.episodes import BoolArray, DataError, Episodes, IntArray
+
+NEEDED = ("observations", "actions", "rewards")
+OPTIONAL = ("terminals", "timeouts", "next_observations", "lengths", "final_observations", "unlogged_next")
+MATRICES = ("observations", "actions", "next_observations", "final_observations")
+SIZE_FREE = 64 * 2**20
+"""Bytes an array may take whatever the size of its file."""
+DEFLATE_LIMIT = 1_032
+"""Deflate packs at most this much; an array that claims more is not in the file."""
+
+
+class Entry(NamedTuple):
+    """An array in a file, not read yet."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[slice], npt.NDArray[Any]]
+    """Some of its rows."""
+
+
+class Found(NamedTuple):
+    """What a reader found in a source."""
+
+    entries: Mapping[str, Entry]
+    """By D4RL's keys; and ``times`` (N,), the clock."""
+    source: str
+    """As the user named it."""
+    task: str | None = None
+    file: Path | None = None
+    """The file whose size bounds what can be in it."""
+    observation_names: Sequence[str] = ()
+    action_names: Sequence[str] = ()
+    keys: Mapping[str, str] = {}
+    """What the source calls a key, where it is something else."""
+    columns: Mapping[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
+
+    def error(self, message: str, key: str, row: int | None = None, cure: str | None = None) -> DataError:
+        """An error about ``key``, by the name that the source has for it."""
+        return DataError(message, file=self.source, key=self.keys.get(key, key), row=row, cure=cure)
+
+    def dimension(self, key: str, number: int) -> str:
+        """A dimension of ``key`` for a reader: its number, and its name where it has one."""
+        names = self.action_names if key == "actions" else self.observation_names
+        return f"dimension {number}" + (f" ('{names[number]}')" if key in MATRICES and names else "")
+
+
+EVERY = slice(None)
+
+
+def require_size(path: Path, size: int, shape: tuple[int, ...], source: str, key: str) -> None:
+    """Raises DataError where ``shape``, of ``size`` bytes, cannot be in a file as small as ``path``."""
+    if size > max(SIZE_FREE, DEFLATE_LIMIT * path.stat().st_size):
+        message = (
+            f"claims shape {shape}, {size:,} bytes, which a file of {path.stat().st_size:,} bytes cannot hold"
+        )
+        raise DataError(message, file=source, key=key, cure="the file is damaged; fetch it again")
+
+
+def _require_shapes(found: Found) -> None:
+    """Refuse by shape and type, before anything is read."""
+    entries = found.entries
+    for key in NEEDED:
+        if key not in entries:
+            raise found.error("is missing", key, cure=f"a dataset has {', '.join(NEEDED)}")
+    if "terminals" not in entries and "lengths" not in entries:
+        cure = "store where the task ended (all 0 if it never does), or lengths of the episodes"
+        raise found.error("is missing", "terminals", cure=cure)
+    rows = (entries["observations"].shape or (0,))[0]
+    for key, (shape, dtype, _) in entries.items():
+        ranks = 2 if key in MATRICES else 1
+        an_episode = key in ("lengths", "final_observations")
+        want = f"({'E' if an_episode else rows}{', size' if ranks == 2 else ','})"
+        if len(shape) != ranks or (not an_episode and shape[0] != rows):
+            raise found.error(f"has shape {shape}, expected {want}", key, cure="reshape it")
+        if dtype.kind not in "biuf":
+            raise found.error(f"holds {dtype}, not numbers", key, cure="store it as float32")
+        if 0 in shape:
+            raise found.error(f"zero episodes (shape {shape})", key, cure="record at least one step")
+        if found.file:
+            require_size(found.file, math.prod(shape) * max(dtype.itemsize, 4), shape, found.source, key)
+    size = entries["observations"].shape[1]
+    for key in ("next_observations", "final_observations"):
+        if key in entries and entries[key].shape[1] != size:
+            message = f"has {entries[key].shape[1]} dimensions, observations have {size}"
+            raise found.error(message, key, cure="store both with the same dimensions")
+    for key, names in (("observations", found.observation_names), ("actions", found.action_names)):
+        if names and (
+            len(names) != entries[key].shape[1] or not all(isinstance(name, str) for name in names)
+        ):
+            message = f"has {entries[key].shape[1]} dimensions and {len(names)} names for them"
+            raise found.error(message, key, cure="give each dimension one name, or none")
+
+
+def _numbers(
+    found: Found, key: str, disk: Path | None, dtype: npt.DTypeLike = np.float32
+) -> npt.NDArray[Any]:
+    shape, _, read = found.entries[key]
+    values = column(shape, dtype, disk)
+    first, count = None, 0
+    for piece in pieces(shape[0]):
+        raw = read(piece)
+        with np.errstate(over="ignore"):  # too large for float32 becomes Inf and is refused below
+            values[piece] = raw
+        bad = ~np.isfinite(values[piece])
+        if bad.any():
+            row, *dimension = (int(i) for i in np.argwhere(bad)[0])
+            first = first or (piece.start + row, dimension, raw[(row, *dimension)])
+            count += int(bad.reshape(len(raw), -1).any(1).sum())
+    if first:
+        row, dimension, value = first
+        where = f"{found.dimension(key, dimension[0])} is" if dimension else "is"
+        message = f"{where} {value} ({count} rows of {len(values)} are not finite in float32)"
+        raise found.error(message, key, row, cure="drop or mend the episode that holds it")
+    return values
+
+
+def _flags(found: Found, key: str, rows: int) -> BoolArray:
+    if key not in found.entries:
+        return np.zeros(rows, np.bool_)
+    flags = found.entries[key].read(EVERY)
+    bad = (flags != 0) & (flags != 1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise found.error(f"is {flags[row]}, not 0 or 1", key, row, cure="store flags")
+    return flags.astype(np.bool_)
+
+
+def _lengths(found: Found, rows: int) -> IntArray:
+    lengths = found.entries["lengths"].read(EVERY)
+    whole = lengths.dtype.kind in "iu"
+    if not whole or (lengths < 1).any() or (lengths > rows).any() or lengths.sum() != rows:
+        message = f"are not whole numbers of at least 1 that add up to {rows} rows"
+        raise found.error(message, "lengths", cure="store the number of steps of each episode")
+    return lengths.astype(np.int64)
+
+
+def _require_order(found: Found, times: npt.NDArray[np.float64], ends: BoolArray) -> None:
+    for piece in pieces(len(times) - 1):
+        back = (times[1:][piece] < times[:-1][piece]) & ~ends[:-1][piece]
+        if back.any():
+            row = piece.start + int(np.flatnonzero(back)[0]) + 1
+            message = f"goes back from {times[row - 1]:.10g} to {times[row]:.10g} inside an episode"
+            cure = "sort the rows, or mark where episodes end (terminated, truncated or an episode column)"
+            raise found.error(message, "times", row, cure)
+
+
+def assemble(found: Found, storage: Storage | None = None) -> Episodes:
+    """Read what was found and cut the rows into episodes by the rules at the top of this file.
+
+    Raises DataError where the arrays do not fit each other or hold what is no number.
+    """
+    _require_shapes(found)
+    entries = found.entries
+    rows = entries["observations"].shape[0]
+    disk = storage and storage.of(rows)
+    values = {key: _numbers(found, key, disk) for key in (*NEEDED, *MATRICES) if key in entries}
+    times = _numbers(found, "times", disk, np.float64) if "times" in entries else None
+    observations = values["observations"]
+    terminated, timeouts = (_flags(found, key, rows) for key in ("terminals", "timeouts"))
+    marked = terminated | timeouts
+    if "lengths" in entries:
+        marked[np.cumsum(_lengths(found, rows)) - 1] = True
+    ends, remarks = marked.copy(), list(found.remarks)
+    if "next_observations" in values:
+        for piece in pieces(rows - 1):
+            differs = observations[1:][piece] != values["next_observations"][:-1][piece]
+            ends[:-1][piece] |= differs.any(1)
+    ends[-1] = True
+    unmarked = np.flatnonzero(ends & ~marked)
+    if len(unmarked):
+        remarks.append(
+            f"{len(unmarked)} of {int(ends.sum())} episode ends are not marked in the file and were taken as "
+            f"truncations, the first at row {unmarked[0]}"
+        )
+    elif "timeouts" not in entries and "lengths" not in entries and "next_observations" not in values:
+        remarks.append("neither timeouts nor next_observations: only terminals tell where episodes end")
+
+    if times is not None:
+        _require_order(found, times, ends)
+    last = np.flatnonzero(ends)
+    keep, unlogged = np.ones(rows, np.bool_), None
+    if "next_observations" in values:
+        next_observations = values["next_observations"]
+        unlogged = _flags(found, "unlogged_next", rows) if "unlogged_next" in entries else None
+    else:
+        next_observations = column(observations.shape, np.float32, disk)
+        next_observations[:-1] = observations[1:]
+        if "final_observations" in values:
+            if len(values["final_observations"]) != len(last):
+                message = f"has {len(values['final_observations'])} rows for {len(last)} episodes"
+                raise found.error(message, "final_observations", cure="store one row an episode")
+            next_observations[last] = values["final_observations"]
+        else:
+            next_observations[last] = observations[last]
+            keep = ~ends | terminated
+            unlogged = ends & terminated
+            lost, unknown = int((~keep).sum()), int(unlogged.sum())
+            remarks.append(
+                f"no next_observations: {lost} truncated episodes lose their last step"
+                + (f", and nothing is known of what followed {unknown} terminations" if unknown else "")
+            )
+            # The step before a dropped one now ends its episode. (One-step episodes vanish.)
+            ends = (ends & keep) | np.append(~keep[1:], False)
+    if not keep.any():
+        raise DataError(
+            "zero episodes of more than one step", file=found.source, cure="store next_observations as well"
+        )
+
+    def kept(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if keep.all():
+            return values
+        fewer = column((int(keep.sum()), *values.shape[1:]), values.dtype, disk)
+        ahead = np.concatenate([[0], np.cumsum(keep)])
+        for piece in pieces(rows):
+            fewer[ahead[piece.start] : ahead[piece.stop]] = values[piece][keep[piece]]
+        return fewer
+
+    ends = ends[keep]
+    terminated = terminated[keep]
+    return Episodes(
+        observations=kept(observations),
+        actions=kept(values["actions"]),
+        rewards=kept(values["rewards"]),
+        next_observations=kept(next_observations),
+        terminated=terminated,
+        truncated=(ends & ~terminated) | timeouts[keep],
+        starts=np.concatenate([[0], np.flatnonzero(ends) + 1]).astype(np.int64),
+        source=found.source,
+        task=found.task,
+        unlogged_next=None if unlogged is None else unlogged[keep],
+        remarks=tuple(remarks),
+        observation_names=tuple(found.observation_names),
+        action_names=tuple(found.action_names),
+        times=None if times is None else kept(times),
+        columns=found.columns,
+        disk=disk,
+    )
+
+
+def from_arrays(
+    observations: npt.ArrayLike,
+    actions: npt.ArrayLike,
+    rewards: npt.ArrayLike,
+    terminated: npt.ArrayLike,
+    truncated: npt.ArrayLike,
+    next_observations: npt.ArrayLike | None = None,
+    *,
+    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    task: str | None = None,
+) -> Episodes:
+    """``Episodes.from_arrays``; ``names`` are those of the observation's and the action's dimensions."""
+    given = {"observations": observations, "actions": actions, "rewards": rewards, "terminals": terminated}
+    given |= {"timeouts": truncated} | (
+        {} if next_observations is None else {"next_observations": next_observations}
+    )
+
+    def entry(values: npt.ArrayLike) -> Entry:
+        array = np.asarray(values)
+        return Entry(array.shape, array.dtype, lambda rows: array[rows])
+
+    entries = {key: entry(values) for key, values in given.items()}
+    keys = {"terminals": "terminated", "timeouts": "truncated"}
+    return assemble(Found(entries, "arrays", task, None, *names, keys=keys))

@@ -1,0 +1,177 @@
+"""Minari's folders, read with h5py alone: ``data/main_data.hdf5`` and ``data/metadata.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ipd.data.assembly import Entry, Found, assemble
+from ipd.data.columns import Storage
+from ipd.data.episodes import DataError, Episodes
+
+MAIN, METADATA = "main_data.hdf5", "metadata.json"
+
+
+class Leaf(NamedTuple):
+    """An array of a space: its path below the episode's observations, and its dimensions."""
+
+    path: str
+    width: int
+
+
+def is_minari(folder: Path) -> bool:
+    """Whether the folder, or ``data`` in it, holds a set of Minari."""
+    return _data(folder) is not None
+
+
+def find_minari(source: str) -> Path:
+    """The folder of ``minari:ID`` where Minari keeps its sets. Raises DataError where it is not there."""
+    name = source.removeprefix("minari:")
+    root = Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+    folder = root / name
+    if not name or ".." in Path(name).parts or not folder.is_dir():
+        cure = f"fetch it with `minari download {name or 'ID'}`, or set MINARI_DATASETS_PATH"
+        raise DataError(f"is not in {root}", file=source, cure=cure)
+    return folder
+
+
+def _data(folder: Path) -> Path | None:
+    found = (
+        path for path in (folder / "data", folder) if (path / METADATA).is_file() or (path / MAIN).is_file()
+    )
+    return next(found, None)
+
+
+def read_minari(folder: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:
+    """Spaces of dictionaries are flattened in the order of their sorted keys, which name the dimensions.
+
+    Raises DataError where spaces are not of numbers, or an episode lacks its last observation.
+    """
+    import h5py
+
+    data = _data(folder) or folder
+    about = json.loads((data / METADATA).read_text()) if (data / METADATA).is_file() else {}
+    if about.get("data_format", "hdf5") != "hdf5" or not (data / MAIN).is_file():
+        cure = "write it as hdf5 with minari, or fetch it again"
+        raise DataError(f"has no {MAIN} (data_format {about.get('data_format')})", file=source, cure=cure)
+    with h5py.File(data / MAIN, "r") as file:
+        groups = sorted(
+            (name for name in file if name.removeprefix("episode_").isdigit()),
+            key=lambda name: int(name.removeprefix("episode_")),
+        )
+        if not groups:
+            raise DataError("zero episodes", file=source, cure="record at least one step")
+        lengths = np.array([len(file[f"{name}/rewards"]) for name in groups], np.int64)
+        if not lengths.all():
+            name = groups[int(np.flatnonzero(lengths == 0)[0])]
+            raise DataError("has no step", file=source, key=name, cure="leave the episode out")
+        reader = _Reader(file, groups, lengths, source)
+        leaves = {key: reader.leaves(key) for key in ("observations", "actions")}
+        entries = {key: reader.entry(key, found, 0) for key, found in leaves.items()}
+        entries["next_observations"] = reader.entry("observations", leaves["observations"], 1)
+        for key, name in (("rewards", "rewards"), ("terminals", "terminations"), ("timeouts", "truncations")):
+            entries[key] = reader.flat(name)
+        if all("unlogged_next" in file[name].get("infos", ()) for name in groups):
+            entries["unlogged_next"] = reader.flat("infos/unlogged_next")
+        entries["lengths"] = Entry(lengths.shape, lengths.dtype, lambda rows: lengths[rows])
+        names = [about.get(f"{key[:-1]}_names") or _names(leaves[key]) for key in ("observations", "actions")]
+        keys = {"terminals": "terminations", "timeouts": "truncations"}
+        found = Found(entries, source, task or _task(about), None, names[0], names[1], keys)
+        return assemble(found, storage)
+
+
+def _task(about: dict[str, Any]) -> str | None:
+    try:
+        return str(json.loads(about["env_spec"])["id"])
+    except (KeyError, TypeError, ValueError):
+        return about.get("task")
+
+
+def _names(leaves: Sequence[Leaf]) -> list[str]:
+    """``goal/0``, ``goal/1``, ...; none where the space has no keys."""
+    return [f"{leaf.path}/{number}" for leaf in leaves if leaf.path for number in range(leaf.width)]
+
+
+class _Reader:
+    """Rows of all episodes as if they were one array."""
+
+    def __init__(self, file: Any, groups: Sequence[str], lengths: npt.NDArray[np.int64], source: str) -> None:
+        self.file, self.groups, self.source = file, groups, source
+        self.starts = np.concatenate([[0], np.cumsum(lengths)])
+
+    def leaves(self, key: str) -> list[Leaf]:
+        """The arrays of a space, by sorted keys; of the first episode, which the others must equal."""
+        found: list[Leaf] = []
+
+        def walk(node: Any, path: str) -> None:
+            if hasattr(node, "keys"):
+                for name in sorted(node):
+                    walk(node[name], f"{path}/{name}" if path else name)
+                return
+            discrete = node.ndim == 1 and key == "actions"
+            if node.ndim > 2 or node.dtype.kind not in "biuf" or discrete:
+                kind = "discrete" if discrete else f"of {node.dtype} and shape {node.shape[1:]}"
+                cure = "only vectors of numbers can be learned from"
+                raise DataError(f"is {kind}", file=self.source, key=f"{key}/{path}".rstrip("/"), cure=cure)
+            found.append(Leaf(path, node.shape[1] if node.ndim == 2 else 1))
+
+        walk(self.file[self.groups[0]][key], "")
+        return found
+
+    def entry(self, key: str, leaves: Sequence[Leaf], shift: int) -> Entry:
+        """(N, size); with ``shift`` 1 what follows each step."""
+        extra = 1 if key == "observations" else 0
+
+        def episode(number: int) -> npt.NDArray[Any]:
+            length = int(self.starts[number + 1] - self.starts[number])
+            parts = []
+            for leaf in leaves:
+                where = f"{self.groups[number]}/{key}" + (f"/{leaf.path}" if leaf.path else "")
+                array = self.file[where]
+                if len(array) != length + extra or (array.shape[1] if array.ndim == 2 else 1) != leaf.width:
+                    message = f"has shape {array.shape}, expected ({length + extra}, {leaf.width})"
+                    cure = "store one observation more than steps" if extra else "store one action a step"
+                    raise DataError(message, file=self.source, key=where, cure=cure)
+                parts.append(array[shift : shift + length].reshape(length, leaf.width))
+            return np.concatenate(parts, axis=1)
+
+        size = sum(leaf.width for leaf in leaves)
+        return Entry((int(self.starts[-1]), size), np.dtype(np.float64), self._rows(episode))
+
+    def flat(self, name: str) -> Entry:
+        """(N,) of one number a step."""
+
+        def episode(number: int) -> npt.NDArray[Any]:
+            array, length = (
+                self.file[f"{self.groups[number]}/{name}"],
+                self.starts[number + 1] - self.starts[number],
+            )
+            if array.shape != (length,):
+                where = f"{self.groups[number]}/{name}"
+                message = f"has shape {array.shape}, expected ({length},)"
+                raise DataError(message, file=self.source, key=where, cure="store one number a step")
+            return np.asarray(array[:])
+
+        dtype = self.file[f"{self.groups[0]}/{name}"].dtype
+        return Entry((int(self.starts[-1]),), dtype, self._rows(episode))
+
+    def _rows(self, episode: Callable[[int], npt.NDArray[Any]]) -> Callable[[slice], npt.NDArray[Any]]:
+        last = lru_cache(maxsize=1)(episode)  # a piece often ends inside an episode
+
+        def read(piece: slice) -> npt.NDArray[Any]:
+            start, stop, _ = piece.indices(int(self.starts[-1]))
+            first, end = np.searchsorted(self.starts, [start, stop - 1], "right") - 1
+            parts = [
+                last(number)[max(start - self.starts[number], 0) : stop - self.starts[number]]
+                for number in range(int(first), int(end) + 1)
+            ]
+            return np.concatenate(parts)
+
+        return read
