@@ -45,7 +45,7 @@ def sequence(time: Any = "episode", layers: int = 2) -> Portable:
         policy, value = SequencePolicy(config, SPEC, key), Value(5, (7, 6), key)
         return Driver(policy, value, Critics(5, 3, (7,), 2, key), jnp.asarray(1.0))
 
-    driver = filled(make, 0, 0.8)._replace(prompt_scale=jnp.asarray(0.7))
+    driver = filled(make, 0)._replace(prompt_scale=jnp.asarray(0.7))
     drivers, blank = jax.tree.map(lambda leaf: leaf[None], (driver, begin(4, SPEC)))
     return of_sequence(driver, 4, NORMALISER, Controller(partial(act), drivers, blank, 1, NORMALISER))
 

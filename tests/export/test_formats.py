@@ -38,7 +38,7 @@ def test_an_exported_sequence_policy_acts_as_the_run_does(format: str, time: str
         wanted = np.stack([made.controller.act(each) for each in observations()])
         told = np.stack([runner.act(each) for each in observations()])
         np.testing.assert_allclose(told, wanted, atol=ALLOWED)
-    assert np.ptp(wanted, axis=0).min() > 0.05  # they differ from step to step
+    assert np.ptp(wanted, axis=0).min() > 0.03  # they differ from step to step
     assert 0 <= runner.contract["parity"]["largest_difference"] < ALLOWED
 
 

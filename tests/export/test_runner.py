@@ -174,10 +174,11 @@ def test_a_copied_runner_needs_neither_jax_nor_the_package(
     runner = exported(sequence(), format)
     folder = shutil.copytree(tmp_path / f"out-{format}", tmp_path / "elsewhere")
     row = observations(1)[0]
+    heavy = {"jax", "jaxlib", "ipd", "equinox", "onnx", "onnxruntime", "safetensors", "scipy"}
     program = (
         "import sys, json; from runner import Runner; p = Runner('.'); p.reset();"
-        f"print(json.dumps([p.act({row.tolist()}).tolist(), sorted({{m.partition('.')[0] for m in sys.modules}}"
-        "& {'jax', 'jaxlib', 'ipd', 'equinox', 'onnx', 'onnxruntime', 'safetensors', 'scipy'})]))"
+        f"action = p.act({row.tolist()}).tolist(); found = {heavy} & {{*sys.modules}};"
+        "print(json.dumps([action, sorted(found)]))"
     )
     told = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120, check=True
