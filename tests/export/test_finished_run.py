@@ -87,7 +87,7 @@ def test_what_cannot_be_exported_is_refused(finished: Path, tmp_path: Path) -> N
         export(finished, "safetensors", seed=7, to=to)
     with pytest.raises(InputError, match="--limit-low: 2 numbers; give one, or 3"):
         export(finished, "safetensors", to=to, limits=Limits(low=(0.0, 0.0)))
-    with pytest.raises(InputError, match="dimension 1: no action between 0 and -0.5"):
+    with pytest.raises(InputError, match=r"dimension 1: no action between 0 and -0\.5"):
         export(finished, "safetensors", to=to, limits=Limits((0.0,), (0.5, -0.5, 0.5)))
     with pytest.raises(InputError, match="--rate-limit: must be above 0"):
         export(finished, "safetensors", to=to, limits=Limits(rate=(0.0,)))

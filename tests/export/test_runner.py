@@ -52,6 +52,9 @@ def test_a_contract_of_something_else_is_refused(exported: Exported, tmp_path: P
     refused(written | {"action": action}, r"action.low has shape \(3,\), expected \(2,\)")
     bad = {"do": "ignore", "means": ""}
     refused(written | {"on_bad_observation": bad}, "'ignore': not refuse, hold or clip")
+    refused({key: each for key, each in written.items() if key != "limits"}, "has no 'limits'")
+    refused(written | {"limits": written["limits"] | {"low": [np.nan, 0, 0]}}, "limits.low is .* be finite")
+    refused(written | {"policy": written["policy"] | {"format": "torch"}}, "'torch', known are onnx")
     path.write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
         Runner(path.parent)
@@ -95,6 +98,10 @@ def test_the_range_of_the_data_belongs_to_it_and_a_margin_widens_it(exported: Ex
     wide.act(high + 1.99)
     with pytest.raises(ValueError, match=r"dimension 0 .* is 12.01, accepted are -12 to 12 \(and 4 more\)"):
         wide.act(high + 2.01)
+    clips = exported(gaussian(), "stablehlo", margin=0.1, on_bad_observation="clip")
+    odd = high + np.float32([1.0, 0.0, 0.0, 0.0, 9.0])  # only the last is out of range
+    free = clips.step(high + np.float32([1.0, 0.0, 0.0, 0.0, 0.0]), {})[0]
+    np.testing.assert_array_equal(clips.act(odd), free)
 
 
 def test_hold_repeats_the_last_action_and_time_goes_on(exported: Exported) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 FORMAT = 1
 """Version of contract.json that this file reads."""
+NEEDED = ("policy", "observation", "action", "limits", "on_bad_observation", "network", "memory")
 
 Row = NDArray[np.float32]
 Memory = dict[str, NDArray[Any]]
@@ -45,13 +46,13 @@ class Runner:
         self.action_names: tuple[str, ...] = tuple(done["names"])
         width, count = len(self.observation_names), len(self.action_names)
         self._mean, self._data_low, self._data_high = (
-            _row(seen[key], width, f"observation.{key}") for key in ("mean", "data_low", "data_high")
+            _numbers(seen[key], width, f"observation.{key}") for key in ("mean", "data_low", "data_high")
         )
         beyond = np.float32(seen["margin"]) * (self._data_high - self._data_low)
         self._low, self._high = self._data_low - beyond, self._data_high + beyond
-        self._bounds = tuple(_row(done[key], count, f"action.{key}") for key in ("low", "high"))
-        self._limits = tuple(_row(limits[key], count, f"limits.{key}") for key in ("low", "high"))
-        self._rate = None if limits["rate"] is None else _row(limits["rate"], count, "limits.rate")
+        self._bounds = tuple(_numbers(done[key], count, f"action.{key}") for key in ("low", "high"))
+        self._limits = tuple(_numbers(limits[key], count, f"limits.{key}") for key in ("low", "high"))
+        self._rate = None if limits["rate"] is None else _numbers(limits["rate"], count, "limits.rate")
         self._on_bad: str = self.contract["on_bad_observation"]["do"]
         if self._on_bad not in ("refuse", "hold", "clip"):
             raise ValueError(f"{folder}: on_bad_observation.do is {self._on_bad!r}: not refuse, hold or clip")
@@ -62,7 +63,7 @@ class Runner:
     def reset(self, last_action: ArrayLike | None = None) -> None:
         """Begin an episode. `last_action` (act,): the one in force now, from which the rate limit counts."""
         count = len(self.action_names)
-        self._last = None if last_action is None else _row(last_action, count, "last_action")
+        self._last = None if last_action is None else _numbers(last_action, count, "last_action")
         self._memory = self.blank()
 
     def blank(self) -> Memory:
@@ -84,7 +85,8 @@ class Runner:
         if bad.any() and self._on_bad == "hold":
             return self._hold()
         if bad.any():
-            row = np.where(np.isnan(row), self._mean, np.clip(row, self._data_low, self._data_high))
+            near = np.where(np.isnan(row), self._mean, np.clip(row, self._data_low, self._data_high))
+            row = np.where(bad, near, row)
         action, memory = self.step(row, self._memory)
         if not np.isfinite(action).all():
             raise FloatingPointError(f"the policy gave {action.tolist()}")
@@ -142,6 +144,13 @@ def _row(values: Any, size: int, what: str) -> Row:
     return row
 
 
+def _numbers(values: Any, size: int, what: str) -> Row:
+    row = _row(values, size, what)
+    if not np.isfinite(row).all():
+        raise ValueError(f"{what} is {row.tolist()}: must be finite")
+    return row
+
+
 def _contract(path: Path) -> dict[str, Any]:
     try:
         contract: dict[str, Any] = json.loads(path.read_text())
@@ -152,6 +161,9 @@ def _contract(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: format {found!r}, this runner reads {FORMAT}; use the runner.py exported beside it"
         )
+    missing = [name for name in NEEDED if name not in contract]
+    if missing:
+        raise ValueError(f"{path}: has no {missing[0]!r}; export the policy again")
     return contract
 
 
@@ -165,9 +177,11 @@ def _load(folder: Path, contract: dict[str, Any], width: int, count: int) -> Ste
         raise ValueError(f"{path}: cannot be read ({error.strerror}); export the policy again") from error
     if hashlib.sha256(content).hexdigest() != told["sha256"]:
         raise ValueError(f"{path}: damaged, its sha256 is not the one in contract.json; export it again")
-    make = {"onnx": _onnx, "stablehlo": _stablehlo, "safetensors": _plain}[told["format"]]
+    readers = {"onnx": _onnx, "stablehlo": _stablehlo, "safetensors": _plain}
+    if told["format"] not in readers:
+        raise ValueError(f"{path}: format {told['format']!r}, known are {', '.join(readers)}")
     shapes = {name: tuple(each["shape"]) for name, each in contract["memory"].items()}
-    return make(content, contract["network"], {"observation": (width,), **shapes}, count)
+    return readers[told["format"]](content, contract["network"], {"observation": (width,), **shapes}, count)
 
 
 def _require(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
