@@ -55,7 +55,6 @@ def main(argv: list[str]) -> int:
         options.on_bad_observation,
         options.margin,
     )
-    say(
-        f"{folder}: policy.{options.format}, at most {difference:.1g} of half the action range from the run's"
-    )
+    off = f"actions at most {difference:.1g} of half their range from the run's"
+    say(f"{folder}: policy.{options.format}, contract.json, runner.py; {off}")
     return 0
