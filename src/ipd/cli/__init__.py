@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "try a run's finished policies again in the real task",
     "render": "film a run's policy in its task, without a screen",
     "audit": "replay imagined plans in the simulator and compare",
+    "export": "a run's finished policy as ONNX, StableHLO or plain arrays, with what it takes to run it",
     "report": "write a run's page again and print its table, or compare many runs",
     "data": "check, describe or convert a dataset",
     "collect": "make a dataset in a task with soft actor-critic",

@@ -251,8 +251,8 @@ def evaluate(folder: Path, episodes: int | None = None) -> Path:
         name = run.config.algo
         if name == "ipd":
             values = learning.value(run)
-            guide = _guide(run, values)
-            _evaluate(run, values, guide, learning.cloning(run), _policy(run, guide), early)
+            guide = guide_of(run, values)
+            _evaluate(run, values, guide, learning.cloning(run), policy_of(run, guide), early)
         else:
             _evaluate_baseline(run, learning.baseline(run, name), early)
         return page.write(folder)
@@ -277,12 +277,13 @@ def _task(run: Run) -> Task:
     return run.task
 
 
-def _guide(run: Run, values: Trained) -> Trained:
+def guide_of(run: Run, values: Trained) -> Trained:
     """The values that the policy learned from: the refitted ones where there are any."""
     return learning.refit(run, values, "trusted") if learning.refits(run.config) else values
 
 
-def _policy(run: Run, values: Trained) -> Trained:
+def policy_of(run: Run, values: Trained) -> Trained:
+    """The finished sequence policy that learned from `values`."""
     return learning.policy(run, values, "trusted" if run.config.augment.enabled else None)
 
 
@@ -292,16 +293,25 @@ def load(folder: str | Path, seed: int | None = None) -> Controller:
     `seed` is one of the run's seeds (default: the first). Observations and actions are in the
     task's units, one vector or `(rows, obs)` after `reset(rows)`. Raises `InputError`.
     """
-    run = dataclasses.replace(open_run(Path(folder), task=False), progress=Progress(quiet=True))
+    run, row = open_seed(Path(folder), seed)
+    name = run.config.algo
+    if name != "ipd":
+        return judging.acting(run, name, learning.baseline(run, name).state, row)
+    guide = guide_of(run, learning.value(run))
+    return judging.controller(run, guide, policy_of(run, guide).state, row)
+
+
+def open_seed(folder: Path, seed: int | None = None) -> tuple[Run, slice]:
+    """A finished run that says nothing, and the place of one of its seeds (default: the first) among them.
+
+    Raises `InputError` as `open_run` does, and where the run has no such seed.
+    """
+    run = dataclasses.replace(open_run(folder, task=False), progress=Progress(quiet=True))
     seed = run.seeds[0] if seed is None else seed
     if seed not in run.seeds:
         raise InputError(f"{folder}: has no seed {seed}; there are {', '.join(map(str, run.seeds))}")
     row = slice(run.seeds.index(seed), run.seeds.index(seed) + 1)
-    name = run.config.algo
-    if name != "ipd":
-        return judging.acting(run, name, learning.baseline(run, name).state, row)
-    guide = _guide(run, learning.value(run))
-    return judging.controller(run, guide, _policy(run, guide).state, row)
+    return run, row
 
 
 def _overrides(job: Job) -> list[str]:

@@ -1,0 +1,175 @@
+"""One step of a policy as an ONNX graph, written by hand from its arrays: no tracing, no JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+OPSET = 17
+"""The first with LayerNormalization."""
+IR = 8
+"""Of the files that opset 17 came with; runtimes refuse files newer than themselves."""
+
+_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "bool": TensorProto.BOOL}
+
+
+def model(
+    arrays: dict[str, NDArray[np.float32]], network: dict[str, Any], blank: dict[str, NDArray[Any]]
+) -> bytes:
+    """The serialised model. Inputs: `observation` (obs,) in logged units and each array of `blank`.
+
+    Outputs: `action` (act,) in logged units, and `next_NAME` for each array of the memory.
+    """
+    graph = _Graph(arrays)
+    normal = graph(
+        "Div", graph("Sub", "observation", graph.array("observation_mean")), graph.array("observation_std")
+    )
+    if network["kind"] == "sequence":
+        scaled, after = _sequence(graph, network, blank, normal)
+    else:
+        scaled, after = graph("Tanh", _mlp(graph, "policy", normal)), {}
+    raw = graph("Add", graph("Mul", scaled, graph.array("action_half")), graph.array("action_centre"))
+    inside = graph("Min", graph("Max", raw, graph.array("action_low")), graph.array("action_high"))
+    results = {"action": inside} | {f"next_{name}": after[name] for name in blank}
+    for name, value in results.items():
+        graph.nodes.append(helper.make_node("Identity", [value], [name]))
+
+    def described(name: str, like: NDArray[Any]) -> Any:
+        return helper.make_tensor_value_info(name, _TYPES[like.dtype.name], like.shape)
+
+    inputs = [described("observation", arrays["observation_mean"])]
+    outputs = [described("action", arrays["action_low"])]
+    for name, like in blank.items():
+        inputs.append(described(name, like))
+        outputs.append(described(f"next_{name}", like))
+    made: ModelProto = helper.make_model(
+        helper.make_graph(graph.nodes, "policy", inputs, outputs, list(graph.constants.values())),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR,
+        producer_name="ipd",
+    )
+    checker.check_model(made, full_check=True)
+    return made.SerializeToString(deterministic=True)
+
+
+class _Graph:
+    """Nodes in order, and the constants that they read. Calling it adds a node, whose output it names."""
+
+    def __init__(self, arrays: dict[str, NDArray[np.float32]]):
+        self.arrays = arrays
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+
+    def __call__(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        output = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
+        return output
+
+    def array(self, name: str) -> str:
+        """One of the policy's arrays."""
+        return self.constant(self.arrays[name], name)
+
+    def constant(self, value: Any, name: str | None = None) -> str:
+        """An array; whole numbers without a type are int64, as ONNX wants its shapes and axes."""
+        array = np.asarray(value)
+        name = name or f"{array.dtype}{list(array.shape)}_{array.ravel().tolist()}"
+        self.constants.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+    def linear(self, name: str, x: str) -> str:
+        """(..., inputs) -> (..., outputs)."""
+        return self("Add", self("MatMul", x, self.array(f"{name}/weight")), self.array(f"{name}/bias"))
+
+    def norm(self, name: str, x: str, epsilon: float) -> str:
+        """LayerNorm of the last axis."""
+        weights = self.array(f"{name}/weight"), self.array(f"{name}/bias")
+        return self("LayerNormalization", x, *weights, axis=-1, epsilon=epsilon)
+
+    def shaped(self, x: str, *shape: int) -> str:
+        """-1 is what is left over."""
+        return self("Reshape", x, self.constant(list(shape)))
+
+    def rows(self, x: str, start: int, end: int = np.iinfo(np.int64).max, axis: int = 0) -> str:
+        """Part of an axis."""
+        return self("Slice", x, self.constant([start]), self.constant([end]), self.constant([axis]))
+
+
+def _mlp(graph: _Graph, name: str, x: str) -> str:
+    x, layer = graph.linear(f"{name}/0", x), 1
+    while f"{name}/{layer}/weight" in graph.arrays:
+        x, layer = graph.linear(f"{name}/{layer}", graph("Relu", x)), layer + 1
+    return x
+
+
+def _sequence(
+    graph: _Graph, network: dict[str, Any], blank: dict[str, NDArray[Any]], normal: str
+) -> tuple[str, dict[str, str]]:
+    """Action in [-1, 1], and the memory afterwards; `ipd.policy.act.act` without its options."""
+    context, action_size = blank["actions"].shape
+    table = graph.arrays["embed_timestep"]
+
+    def push(name: str, new: str) -> str:
+        row = graph.shaped(new, 1, *blank[name].shape[1:])
+        return graph("Concat", graph.rows(name, 1), row, axis=0)
+
+    prompt = graph("Div", _mlp(graph, "value", normal), graph.array("prompt_scale"))
+    after = {
+        "observations": push("observations", normal),
+        "prompts": push("prompts", prompt),
+        "timesteps": push("timesteps", graph("Min", "time", graph.constant(np.int32(len(table) - 1)))),
+        "present": push("present", graph.constant(np.array([True]))),
+        "time": graph("Add", "time", graph.constant(np.int32(1))),
+    }
+    actions = push("actions", graph.constant(np.zeros(action_size, np.float32)))
+    time = graph.array("embed_timestep")
+    if network["time"] == "episode":
+        time = graph("Gather", time, after["timesteps"], axis=0)
+    width = table.shape[1]
+    kinds = {
+        "prompt": graph.shaped(after["prompts"], context, 1),
+        "observation": after["observations"],
+        "action": actions,
+    }
+    embedded = [graph("Add", graph.linear(f"embed_{name}", rows), time) for name, rows in kinds.items()]
+    stacked = graph("Concat", *(graph.shaped(each, context, 1, width) for each in embedded), axis=1)
+    # the newest action is what is asked for
+    x = graph.rows(graph.shaped(stacked, 3 * context, width), 0, -1)
+    thrice = graph("Expand", graph.shaped(after["present"], context, 1), graph.constant([context, 3]))
+    present = graph.rows(graph.shaped(thrice, 1, 3 * context), 0, -1, axis=1)
+    tokens = 3 * context - 1
+    visible = graph("And", graph.constant(np.tril(np.ones((tokens, tokens), bool)), "causal"), present)
+    x = graph.norm("norm_in", x, network["epsilon"])
+    for layer in range(network["layers"]):
+        last = layer == network["layers"] - 1  # in the end one token counts
+        x = _block(graph, f"blocks/{layer}", x, visible, network, width, last)
+    hidden = graph.shaped(graph.norm("norm_out", x, network["epsilon"]), width)
+    action = graph("Tanh", graph.linear("head", hidden))
+    newest = graph.shaped(action, 1, action_size)
+    after["actions"] = graph("Concat", graph.rows(actions, 0, -1), newest, axis=0)
+    return action, after
+
+
+def _block(
+    graph: _Graph, name: str, x: str, visible: str, network: dict[str, Any], width: int, last: bool
+) -> str:
+    """A pre-norm block; of the last one only the last row is asked."""
+    heads, epsilon = network["heads"], network["epsilon"]
+    made = graph.linear(f"{name}/qkv", graph.norm(f"{name}/norm_attention", x, epsilon))
+    q, k, v = (graph.rows(made, i * width, (i + 1) * width, axis=1) for i in range(3))
+    if last:
+        q, x, visible = (graph.rows(each, -1) for each in (q, x, visible))
+
+    def by_head(each: str, *order: int) -> str:
+        return graph("Transpose", graph.shaped(each, -1, heads, width // heads), perm=order)
+
+    scaled = graph("Mul", by_head(q, 1, 0, 2), graph.constant(np.float32((width // heads) ** -0.5)))
+    scores = graph("MatMul", scaled, by_head(k, 1, 2, 0))
+    hidden = graph.constant(np.float32(-1e9))
+    weights = graph("Softmax", graph("Where", visible, scores, hidden), axis=-1)
+    mixed = graph("Transpose", graph("MatMul", weights, by_head(v, 1, 0, 2)), perm=(1, 0, 2))
+    x = graph("Add", x, graph.linear(f"{name}/out", graph.shaped(mixed, -1, width)))
+    up = graph.linear(f"{name}/up", graph.norm(f"{name}/norm_forward", x, epsilon))
+    return graph("Add", x, graph.linear(f"{name}/down", graph("Relu", up)))

@@ -1,0 +1,314 @@
+"""Runs an exported policy. This one file is all that is needed beside the exported folder.
+
+    policy = Runner("folder")
+    policy.reset()
+    action = policy.act(observation)
+
+It needs NumPy, and onnxruntime for policy.onnx or JAX for policy.stablehlo; policy.safetensors needs NumPy
+alone. Observations and actions are in logged units. `contract.json` says what the policy expects and which
+limits hold; nothing is run that is not the file the contract was written for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FORMAT = 1
+"""Version of contract.json that this file reads."""
+NEEDED = ("policy", "observation", "action", "limits", "on_bad_observation", "network", "memory")
+
+Row = NDArray[np.float32]
+Memory = dict[str, NDArray[Any]]
+Step = Callable[[Row, Memory], tuple[Row, Memory]]
+"""(obs,) in logged units and the memory -> (act,) in logged units and the new memory."""
+
+
+class Runner:
+    """Acts for one episode at a time, in logged units.
+
+    `contract` is what contract.json says; `observation_names` and `action_names` give the order of the
+    dimensions. Raises `ValueError` where the policy's file is not the one of the contract, or they
+    do not fit each other.
+    """
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        self.contract: dict[str, Any] = _contract(folder / "contract.json")
+        seen, done, limits = (self.contract[key] for key in ("observation", "action", "limits"))
+        self.observation_names: tuple[str, ...] = tuple(seen["names"])
+        self.action_names: tuple[str, ...] = tuple(done["names"])
+        width, count = len(self.observation_names), len(self.action_names)
+        self._mean, self._data_low, self._data_high = (
+            _numbers(seen[key], width, f"observation.{key}") for key in ("mean", "data_low", "data_high")
+        )
+        beyond = np.float32(seen["margin"]) * (self._data_high - self._data_low)
+        self._low, self._high = self._data_low - beyond, self._data_high + beyond
+        self._bounds = tuple(_numbers(done[key], count, f"action.{key}") for key in ("low", "high"))
+        self._limits = tuple(_numbers(limits[key], count, f"limits.{key}") for key in ("low", "high"))
+        self._rate = None if limits["rate"] is None else _numbers(limits["rate"], count, "limits.rate")
+        self._on_bad: str = self.contract["on_bad_observation"]["do"]
+        if self._on_bad not in ("refuse", "hold", "clip"):
+            raise ValueError(f"{folder}: on_bad_observation.do is {self._on_bad!r}: not refuse, hold or clip")
+        self.step: Step = _load(folder, self.contract, width, count)
+        """The policy alone: no check of the observation, no limits."""
+        self.reset()
+
+    def reset(self, last_action: ArrayLike | None = None) -> None:
+        """Begin an episode. `last_action` (act,): the one in force now, from which the rate limit counts."""
+        count = len(self.action_names)
+        self._last = None if last_action is None else _numbers(last_action, count, "last_action")
+        self._memory = self.blank()
+
+    def blank(self) -> Memory:
+        """The memory before the first step of an episode."""
+        described = self.contract["memory"].items()
+        return {name: np.zeros(each["shape"], each["dtype"]) for name, each in described}
+
+    def act(self, observation: ArrayLike | Mapping[str, float]) -> Row:
+        """The action (act,) for an observation (obs,), or for one number for each of `observation_names`.
+
+        Raises `ValueError` for another shape or other names, and, where the contract says `refuse`, for
+        NaN, infinity, and values out of range; the episode then goes on as if it had not been asked.
+        Raises `FloatingPointError` where the policy gives an action that is not finite.
+        """
+        row = self._ordered(observation)
+        bad = ~((row >= self._low) & (row <= self._high))  # NaN compares false
+        if bad.any() and self._on_bad == "refuse":
+            raise ValueError(self._complaint(row, bad))
+        if bad.any() and self._on_bad == "hold":
+            return self._hold()
+        if bad.any():
+            near = np.where(np.isnan(row), self._mean, np.clip(row, self._data_low, self._data_high))
+            row = np.where(bad, near, row)
+        action, memory = self.step(row, self._memory)
+        if not np.isfinite(action).all():
+            raise FloatingPointError(f"the policy gave {action.tolist()}")
+        limited = self._limit(action)
+        if memory and (limited != action).any():
+            memory["actions"][-1] = self._scaled(limited)  # what was done, not what was meant
+        self._last, self._memory = limited, memory
+        return limited.copy()
+
+    def _ordered(self, observation: Any) -> Row:
+        names = self.observation_names
+        if isinstance(observation, Mapping):
+            odd = sorted(set(observation) ^ set(names))
+            if odd:
+                fault = "is missing" if odd[0] in names else "is no dimension of the policy"
+                raise ValueError(f"observation: {odd[0]!r} {fault}; it has {', '.join(names)}")
+            observation = [observation[name] for name in names]
+        return _row(observation, len(names), "observation")
+
+    def _complaint(self, row: Row, bad: NDArray[np.bool_]) -> str:
+        at = int(np.argmax(bad))
+        more = f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
+        return (
+            f"observation dimension {at} ({self.observation_names[at]}) is {row[at]:g}, accepted are "
+            f"{self._low[at]:g} to {self._high[at]:g}{more}; mend the sensor, or export with a larger "
+            "--margin, or with --on-bad-observation hold or clip"
+        )
+
+    def _hold(self) -> Row:
+        """The last action again. The policy never hears of this step, except that time goes on."""
+        low, high = self._bounds
+        self._last = self._limit((low + high) / np.float32(2) if self._last is None else self._last)
+        if "time" in self._memory:
+            self._memory["time"] = self._memory["time"] + np.int32(1)
+        return self._last.copy()
+
+    def _limit(self, action: Row) -> Row:
+        """Rate first: where both cannot be kept, the fixed limits are."""
+        if self._rate is not None and self._last is not None:
+            action = np.clip(action, self._last - self._rate, self._last + self._rate)
+        return np.clip(action, *self._limits)
+
+    def _scaled(self, action: Row) -> Row:
+        """To learner's units, [-1, 1] between the bounds."""
+        low, high = self._bounds
+        half = (high - low) / np.float32(2)
+        half = np.where(half > 0, half, np.float32(1))
+        return np.clip((action - (high + low) / np.float32(2)) / half, np.float32(-1), np.float32(1))
+
+
+def _row(values: Any, size: int, what: str) -> Row:
+    row = np.asarray(values, np.float32)
+    if row.shape != (size,):
+        raise ValueError(f"{what} has shape {row.shape}, expected ({size},)")
+    return row
+
+
+def _numbers(values: Any, size: int, what: str) -> Row:
+    row = _row(values, size, what)
+    if not np.isfinite(row).all():
+        raise ValueError(f"{what} is {row.tolist()}: must be finite")
+    return row
+
+
+def _contract(path: Path) -> dict[str, Any]:
+    try:
+        contract: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); export the policy again") from error
+    if contract.get("format") != FORMAT:
+        found = contract.get("format")
+        raise ValueError(
+            f"{path}: format {found!r}, this runner reads {FORMAT}; use the runner.py exported beside it"
+        )
+    missing = [name for name in NEEDED if name not in contract]
+    if missing:
+        raise ValueError(f"{path}: has no {missing[0]!r}; export the policy again")
+    return contract
+
+
+def _load(folder: Path, contract: dict[str, Any], width: int, count: int) -> Step:
+    """The policy's file as a function, once its bytes are known to be those of the contract."""
+    told = contract["policy"]
+    path = folder / Path(told["file"]).name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); export the policy again") from error
+    if hashlib.sha256(content).hexdigest() != told["sha256"]:
+        raise ValueError(f"{path}: damaged, its sha256 is not the one in contract.json; export it again")
+    readers = {"onnx": _onnx, "stablehlo": _stablehlo, "safetensors": _plain}
+    if told["format"] not in readers:
+        raise ValueError(f"{path}: format {told['format']!r}, known are {', '.join(readers)}")
+    shapes = {name: tuple(each["shape"]) for name, each in contract["memory"].items()}
+    return readers[told["format"]](content, contract["network"], {"observation": (width,), **shapes}, count)
+
+
+def _require(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if dict(found) != dict(wanted):
+        raise ValueError(f"{path} has {dict(found)}, contract.json says {dict(wanted)}; export it again")
+
+
+def _onnx(content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int, ...]], count: int) -> Step:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # one small network: threads would only wait for each other
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    _require("policy.onnx", {each.name: tuple(each.shape) for each in session.get_inputs()}, inputs)
+    outputs = {each.name: tuple(each.shape) for each in session.get_outputs()}
+    next_memory = {f"next_{name}": shape for name, shape in inputs.items() if name != "observation"}
+    _require("policy.onnx", outputs, {"action": (count,), **next_memory})
+
+    def step(observation: Row, memory: Memory) -> tuple[Row, Memory]:
+        action, *rest = session.run(["action", *next_memory], {"observation": observation, **memory})
+        return action, dict(zip(memory, rest, strict=True))
+
+    return step
+
+
+def _stablehlo(
+    content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int, ...]], count: int
+) -> Step:
+    import jax.export
+
+    exported = jax.export.deserialize(bytearray(content))  # type: ignore[no-untyped-call, unused-ignore]
+    # dictionaries are flattened in the order of their names
+    names = ["observation", *sorted(name for name in inputs if name != "observation")]
+    found = dict(zip(names, (each.shape for each in exported.in_avals), strict=False))
+    _require("policy.stablehlo", found, inputs)
+    _require("policy.stablehlo", {"action": exported.out_avals[0].shape}, {"action": (count,)})
+    call = jax.jit(exported.call)
+
+    def step(observation: Row, memory: Memory) -> tuple[Row, Memory]:
+        action, after = call(observation, memory)
+        return np.array(action), {name: np.array(after[name]) for name in memory}
+
+    return step
+
+
+def _plain(content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int, ...]], count: int) -> Step:
+    length = int.from_bytes(content[:8], "little")
+    arrays: dict[str, Row] = {}
+    for name, each in json.loads(content[8 : 8 + length]).items():
+        if name != "__metadata__":
+            start, end = (8 + length + offset for offset in each["data_offsets"])
+            arrays[name] = np.frombuffer(content[start:end], np.float32).reshape(each["shape"])
+    sizes = {"observation": arrays["observation_mean"].shape, "action": arrays["action_low"].shape}
+    _require("policy.safetensors", sizes, {"observation": inputs["observation"], "action": (count,)})
+    low, high = arrays["action_low"], arrays["action_high"]
+
+    def step(observation: Row, memory: Memory) -> tuple[Row, Memory]:
+        normal = (observation - arrays["observation_mean"]) / arrays["observation_std"]
+        if memory:
+            scaled, memory = _sequence(arrays, network, normal, memory)
+        else:
+            scaled = np.tanh(_mlp(arrays, "policy", normal))
+        return np.clip(scaled * arrays["action_half"] + arrays["action_centre"], low, high), memory
+
+    return step
+
+
+def _linear(arrays: dict[str, Row], name: str, x: Row) -> Row:
+    return x @ arrays[f"{name}/weight"] + arrays[f"{name}/bias"]
+
+
+def _mlp(arrays: dict[str, Row], name: str, x: Row) -> Row:
+    """Linear layers with ReLU between them."""
+    x, layer = _linear(arrays, f"{name}/0", x), 1
+    while f"{name}/{layer}/weight" in arrays:
+        x, layer = _linear(arrays, f"{name}/{layer}", np.maximum(x, np.float32(0))), layer + 1
+    return x
+
+
+def _sequence(
+    arrays: dict[str, Row], network: dict[str, Any], normal: Row, memory: Memory
+) -> tuple[Row, Memory]:
+    """Action in [-1, 1] of the Transformer over (prompt, observation, action) tokens, and the memory."""
+    table, heads = arrays["embed_timestep"], network["heads"]
+    newest = {
+        "observations": normal,
+        "actions": np.zeros(memory["actions"].shape[1]),
+        "prompts": (_mlp(arrays, "value", normal) / arrays["prompt_scale"])[0],
+        "timesteps": min(int(memory["time"]), len(table) - 1),
+        "present": True,
+    }
+    after: Memory = {
+        name: np.concatenate([memory[name][1:], np.asarray(new, memory[name].dtype)[None]])
+        for name, new in newest.items()
+    }
+    time = table[after["timesteps"]] if network["time"] == "episode" else table
+    rows = {
+        "prompt": after["prompts"][:, None],
+        "observation": after["observations"],
+        "action": after["actions"],
+    }
+    tokens = np.stack([_linear(arrays, f"embed_{name}", each) + time for name, each in rows.items()], 1)
+    x = tokens.reshape(-1, table.shape[1])[:-1]  # the newest action is what is asked for
+    visible = np.tril(np.ones((len(x), len(x)), bool)) & np.repeat(after["present"], 3)[:-1]
+
+    def norm(name: str, x: Row) -> Row:
+        centred = x - x.mean(-1, keepdims=True)
+        inverse = 1 / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(network["epsilon"]))
+        return centred * inverse * arrays[f"{name}/weight"] + arrays[f"{name}/bias"]
+
+    def by_head(x: Row) -> Row:
+        return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
+
+    x = norm("norm_in", x)
+    for layer in range(network["layers"]):
+        name = f"blocks/{layer}"
+        asked = slice(-1 if layer == network["layers"] - 1 else 0, None)  # in the end one token counts
+        q, k, v = map(
+            by_head, np.split(_linear(arrays, f"{name}/qkv", norm(f"{name}/norm_attention", x)), 3, 1)
+        )
+        scores = (q[:, asked] * np.float32(q.shape[-1] ** -0.5)) @ k.transpose(0, 2, 1)
+        scores = np.where(visible[asked], scores, np.float32(-1e9))
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        mixed = (weights / weights.sum(-1, keepdims=True)) @ v
+        x = x[asked] + _linear(arrays, f"{name}/out", mixed.transpose(1, 0, 2).reshape(-1, x.shape[1]))
+        up = _linear(arrays, f"{name}/up", norm(f"{name}/norm_forward", x))
+        x = x + _linear(arrays, f"{name}/down", np.maximum(up, np.float32(0)))
+    action = np.tanh(_linear(arrays, "head", norm("norm_out", x[-1])))
+    after["actions"][-1] = action
+    return action, after | {"time": memory["time"] + np.int32(1)}
