@@ -126,10 +126,10 @@ def test_a_beginning_stored_as_an_episode_of_its_own(sound: Episodes) -> None:
 
 
 def test_actions_on_bounds_that_nobody_named(sound: Episodes) -> None:
-    clipped = np.clip(4 * sound.actions, -2.5, 2.5)
+    clipped = np.clip(4 * sound.actions, -1.5, 1.5)
     told = found(dataclasses.replace(sound, actions=clipped))
     assert {finding.kind for finding in told} == {"bounds"}
-    share = (np.abs(clipped) == 2.5).mean(0).max()
+    share = (np.abs(clipped) == 1.5).mean(0).max()
     assert any(f"smallest or largest value in up to {share:.0%}" in finding.message for finding in told)
 
 

@@ -264,3 +264,16 @@ def test_arrays_in_python_are_cut_and_refused_alike(arrays: Arrays, full: Episod
         assert (caught.value.key, caught.value.row) == (key, 5)
     with pytest.raises(DataError, match="3 dimensions and 1 names"):
         Episodes.from_arrays(*given, observation_names=["speed"])
+
+
+def test_the_page_tells_the_truth(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "own-logs.md").read_text()
+    text, mapped = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("", "yaml"))
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    read = load(str(path))
+    assert read.observation_names == ("speed", "angle") and read.action_names == ("torque",)
+    names = ("v_mps", "tilt_rad", "torque_nm", "score", "fell_over", "run_id", "stamp")
+    path.write_text("\n".join([",".join(names) + ",cut", *(f"{row},0" for row in text.split()[1:])]))
+    (tmp_path / "log.csv.columns.yaml").write_text(mapped)
+    assert load(str(path)).digest == read.digest

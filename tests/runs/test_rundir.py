@@ -158,3 +158,25 @@ def test_plain_progress_says_rate_and_time_left(
     assert said[1] == "value: 40/100  3 updates/s  20 s left  value_loss 2"
     assert said[2] == "value: 40 updates done in 1 min 50 s"
     assert json.loads((tmp_path / "timing.jsonl").read_text())["to"] == 40
+
+
+def test_a_map_of_columns_is_in_the_config_file_only_where_there_is_one(tmp_path: Path) -> None:
+    rundir.write_job(tmp_path, JOB)
+    assert "columns" not in yaml.safe_load((tmp_path / "config.yaml").read_text())
+    mapped = dataclasses.replace(JOB, columns="log.columns.yaml")
+    rundir.write_job(tmp_path, mapped)
+    assert rundir.read_job(tmp_path) == mapped
+    assert rundir.differences(JOB, mapped) == [] == rundir.differences(mapped, JOB)
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("columns: log.columns.yaml", "columns: [reward]"))
+    with pytest.raises(InputError, match="field columns"):
+        rundir.read_job(tmp_path)
+
+
+def test_a_run_reads_its_data_through_its_map(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("a,b,c,d\n" + "\n".join(f"{i},0.5,{i},{i // 3}" for i in range(9)))
+    (tmp_path / "map.yaml").write_text("observations: [a]\nactions: [b]\nreward: c\nepisode: d\n")
+    job = dataclasses.replace(
+        JOB, data=str(tmp_path / "log.csv"), task=None, columns=str(tmp_path / "map.yaml")
+    )
+    assert stages._load(tmp_path, job).starts.tolist() == [0, 2, 4, 6]
