@@ -125,8 +125,8 @@ def test_clip_takes_the_nearest_value_in_the_data_and_its_mean_for_nan(exported:
     runner, plain = exported(sequence(), on_bad_observation="clip"), exported(sequence(), "onnx")
     row = observations(1)[0]
     bad, mended = row.copy(), row.copy()
-    bad[:4] = [np.nan, np.inf, -np.inf, 99.0]
-    mended[:4] = [MEAN[0], SEEN[1][1], SEEN[0][2], SEEN[1][3]]
+    bad[1:] = [np.nan, np.inf, -np.inf, 99.0]
+    mended[1:] = [MEAN[1], SEEN[1][2], SEEN[0][3], SEEN[1][4]]
     for _ in range(6):
         np.testing.assert_allclose(runner.act(bad), plain.act(mended), atol=1e-5)
         np.testing.assert_allclose(runner.act(row), plain.act(row), atol=1e-5)
