@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "learn from a dataset: value, world model, imagination, policy; evaluate; write the page",
     "evaluate": "try a run's finished policies again in the real task",
     "audit": "replay imagined plans in the simulator and compare",
+    "judge": "what a run's policies are worth, estimated from data and model alone",
     "report": "write a run's page again and print its table, or compare many runs",
     "data": "check or describe a dataset",
     "collect": "make a dataset in a task with soft actor-critic",
