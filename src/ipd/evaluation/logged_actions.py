@@ -76,9 +76,9 @@ def _windowed(driver: Driver, context_len: int, data: tuple[Array, ...], at: Int
 
 
 @eqx.filter_jit
-def _each(act: Any, actor: Any, memory: Any, observations: Array) -> Array:
-    key, zero = jax.random.PRNGKey(0), jnp.zeros(())
-    return jax.vmap(lambda row: act(actor, memory, row, zero, key)[0])(observations)
+def _each(act: Any, actor: Any, memory: Any, observations: Array, key: Array) -> Array:
+    keys, zero = jax.random.split(key, len(observations)), jnp.zeros(())
+    return jax.vmap(lambda row, key: act(actor, memory, row, zero, key)[0])(observations, keys)
 
 
 def memoryless_actions(act: Any, actor: Any, memory: Any, rows: Layout) -> NDArray[np.float32]:
@@ -88,5 +88,9 @@ def memoryless_actions(act: Any, actor: Any, memory: Any, rows: Layout) -> NDArr
     total, parts = len(rows.observations), []
     for begin in range(0, total, BATCH):
         at = np.minimum(np.arange(begin, begin + BATCH), total - 1)
-        parts.append(np.asarray(_each(act, actor, memory, jnp.asarray(rows.observations[at]))))
+        parts.append(
+            np.asarray(
+                _each(act, actor, memory, jnp.asarray(rows.observations[at]), jax.random.PRNGKey(begin))
+            )
+        )
     return np.concatenate(parts)[:total]

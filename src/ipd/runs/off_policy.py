@@ -33,8 +33,6 @@ KEY = 1_000
 """Of this stage's random numbers."""
 MOST_STEPS = 1_000_000
 """Logged steps that are looked at; of a larger set, those of episodes drawn at random."""
-STARTS = 500
-"""Logged initial states that returns are averaged over."""
 MOST_UPDATES = 20_000
 
 
@@ -48,6 +46,8 @@ class Settings:
     """Updates of fitted Q."""
     horizon: int = 200
     """Steps of a roll-out in the model."""
+    starts: int = 500
+    """Logged initial states that returns are averaged over, at most."""
 
 
 class Judged(NamedTuple):
@@ -147,7 +147,7 @@ def judge_policies(
     fingerprint = run.fingerprint(STAGE, told | {"names": [policy.name for policy in policies]}, inputs)
 
     def work() -> dict[str, Any]:
-        ground, seeds = _ground(run), range(len(run.seeds))
+        ground, seeds = _ground(run, settings.starts), range(len(run.seeds))
         acted = np.stack([[policy.on_log(row, ground.rows) for policy in policies] for row in seeds])
         fitted = _fitted(run, ground, acted, settings, fingerprint)
         logged = np.stack([_logged_returns(run, ground, guide, row) for row in seeds])
@@ -172,14 +172,14 @@ def judge_policies(
     return run.finish(STAGE, fingerprint, work)
 
 
-def _ground(run: Run) -> Ground:
+def _ground(run: Run, starts: int) -> Ground:
     episodes, generator = run.episodes, np.random.default_rng(0)
     order = generator.permutation(episodes.num_episodes)
     if episodes.num_steps > MOST_STEPS:
         within = max(1, int((np.cumsum(episodes.lengths[order]) <= MOST_STEPS).sum()))
         episodes = episodes.select(np.sort(order[:within]))
     steps = run.steps if episodes is run.episodes else to_steps(episodes, run.normaliser)
-    chosen = np.sort(generator.permutation(episodes.num_episodes)[:STARTS])
+    chosen = np.sort(generator.permutation(episodes.num_episodes)[:starts])
     return Ground(steps, episodes.starts, layout(steps, episodes.starts), chosen)
 
 
@@ -198,7 +198,9 @@ def _fitted(
     policy = np.repeat(np.arange(seeds * count), members)
     member = np.tile(np.arange(members), seeds * count)
     value = run.config.value
-    config = fqe.FQEConfig(settings.steps, value.hidden, value.discount)
+    # three horizons of 1 / (1 - discount) steps fit into the fit, however short it is
+    polyak = min(1.0, max(0.005, 3.0 / ((1.0 - value.discount) * settings.steps)))
+    config = fqe.FQEConfig(settings.steps, value.hidden, value.discount, value.batch_size, polyak=polyak)
     leaves: tuple[Any, ...] = (
         ground.steps, acted[:, ground.rows.logged + 1], fqe.bootstrap(ground.starts, members),
         fqe.limits(np.asarray(ground.steps.rewards), value.discount), policy, member,
