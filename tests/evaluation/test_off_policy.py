@@ -190,13 +190,14 @@ def test_intervals_cover_members_and_starts() -> None:
     members = estimate(np.repeat(np.array([[0.0], [1.0]]), 50, 1))
     assert (members.mean, members.low, members.high) == (0.5, 0, 1)
     assert apart(starts, starts) == 0 and apart(members, members._replace(mean=2.0)) > 1
-    assert rank_correlation([1, 2, 3], [3, 5, 9]) == 1 and rank_correlation([1, 2], [1, 2]) is None
+    assert rank_correlation([1.0, 2.0, 3.0], [3.0, 5.0, 9.0]) == 1
+    assert rank_correlation([1.0, 2.0], [1.0, 2.0]) is None
 
 
 def told(fitted: float, imagined: float, **more: Any) -> dict[str, Any]:
     """A summary in which gains are so large, each give or take 1."""
     own: dict[str, Any] = {
-        name: {"gain": {"mean": gain, "low": gain - 1, "high": gain + 1}}
+        name: {"gain": {"mean": float(gain), "low": gain - 1.0, "high": gain + 1.0}}
         for name, gain in {"fqe": fitted, "model": imagined}.items()
     }
     own["model"]["reliable_share"] = more.get("share", 0.9)
