@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from ipd.runs.rundir import Job
 from ipd.runs.trained import Trained, snapshot
 
 HEADER = ("policy", "discounted", "undiscounted", "fqe", "fqe_low", "fqe_high", "model", "model_low",
-          "model_high", "reliable_share", "action_distance", "outside", "apart")  # fmt: skip
+          "model_high", "reliable_share", "action_distance", "outside", "apart", "uncut")  # fmt: skip
 HERE = Path(__file__).parent
 DATA, TASK = "bundled:hopper-medium-replay", "Hopper-v4"
 LESS = {
@@ -134,7 +136,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4_000, help="updates of fitted Q")
     parser.add_argument("--members", type=int, default=2)
     parser.add_argument("--starts", type=int, default=150)
-    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--episodes", type=int, default=30)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         judge(chosen.folder or Path(temporary), chosen)
@@ -151,17 +153,28 @@ def judge(folder: Path, chosen: argparse.Namespace) -> None:
     how = off_policy.Settings(chosen.members, chosen.steps, 200, chosen.starts)
     off_policy.judge_policies(run, policies, values, world, split, how, ("bench",))
     told = run.summary("judge")["policies"]
+    # what the cut does to the model's ranking
+    ground, whole_way = off_policy.ground_of(run, how.starts), dataclasses.replace(how, kappa=math.inf)
+    for policy in policies:
+        seen = off_policy.imagined(run, ground, policy, values, world, split, whole_way, 0)
+        told[policy.name]["uncut"] = {"mean": float(off_policy.in_logged_units(run, seen.total).mean())}
     lines = []
     for policy, (discounted, whole) in zip(policies, truth, strict=True):
         each = told[policy.name]
         estimates = [each[name][key] for name in ("fqe", "model") for key in ("mean", "low", "high")]
-        about = [each["model"]["reliable_share"], each["actions"]["relative"], each["outside"], each["apart"]]
+        about = [
+            each["model"]["reliable_share"],
+            each["actions"]["relative"],
+            each["outside"],
+            each["apart"],
+            each["uncut"]["mean"],
+        ]
         lines.append([policy.name, *(f"{number:.4g}" for number in (discounted, whole, *estimates, *about))])
     with (HERE / "results" / f"judgement-{chosen.name}.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(lines)
-    for estimate in ("fqe", "model"):
+    for estimate in ("fqe", "model", "uncut"):
         said = [told[policy.name][estimate]["mean"] for policy in policies]
         ranks = [rank_correlation(said, each) for each in zip(*truth, strict=True)]
         print(f"{estimate}: Spearman {ranks[0]:.2f} with the discounted return, {ranks[1]:.2f} undiscounted")

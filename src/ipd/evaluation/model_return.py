@@ -42,8 +42,8 @@ class ModelReturn(NamedTuple):
     """Which steps are reliable; the others are where it stood."""
 
     @property
-    def total(self) -> Float[Array, "*batch"]:
-        """Estimate of the discounted return."""
+    def total(self) -> Any:
+        """(*batch), estimate of the discounted return."""
         return self.imagined + self.bootstrapped
 
 

@@ -48,6 +48,8 @@ class Settings:
     """Steps of a roll-out in the model."""
     starts: int = 500
     """Logged initial states that returns are averaged over, at most."""
+    kappa: float | None = None
+    """Uncertainty at which a roll-out is cut; None: the world model's own."""
 
 
 class Judged(NamedTuple):
@@ -147,7 +149,7 @@ def judge_policies(
     fingerprint = run.fingerprint(STAGE, told | {"names": [policy.name for policy in policies]}, inputs)
 
     def work() -> dict[str, Any]:
-        ground, seeds = _ground(run, settings.starts), range(len(run.seeds))
+        ground, seeds = ground_of(run, settings.starts), range(len(run.seeds))
         acted = np.stack([[policy.on_log(row, ground.rows) for policy in policies] for row in seeds])
         fitted = _fitted(run, ground, acted, settings, fingerprint)
         logged = np.stack([_logged_returns(run, ground, guide, row) for row in seeds])
@@ -156,7 +158,7 @@ def judge_policies(
         found: dict[str, Any] = {BEHAVIOUR: of_data | {"model": estimate(logged)._asdict()}}
         run.progress.begin(STAGE, 0, len(policies), "policies in the model")
         for index, policy in enumerate(policies):
-            seen = [_imagined(run, ground, policy, guide, world, split, settings, row) for row in seeds]
+            seen = [imagined(run, ground, policy, guide, world, split, settings, row) for row in seeds]
             found[policy.name] = (
                 _returns(run, fitted[:, [index, -1]], seen, logged)
                 | {"actions": _distances(ground, acted[:, index])}
@@ -172,7 +174,8 @@ def judge_policies(
     return run.finish(STAGE, fingerprint, work)
 
 
-def _ground(run: Run, starts: int) -> Ground:
+def ground_of(run: Run, starts: int) -> Ground:
+    """The data, or `MOST_STEPS` of them, with at most so many first states."""
     episodes, generator = run.episodes, np.random.default_rng(0)
     order = generator.permutation(episodes.num_episodes)
     if episodes.num_steps > MOST_STEPS:
@@ -221,10 +224,11 @@ def _fitted(
         state, jnp.asarray(policy), jnp.asarray(ground.steps.observations[first]),
         jnp.asarray(acted[:, ground.rows.logged[first]]),
     )  # fmt: skip
-    return _in_logged_units(run, np.asarray(found).reshape(seeds, count, members, -1))
+    return in_logged_units(run, np.asarray(found).reshape(seeds, count, members, -1))
 
 
-def _in_logged_units(run: Run, values: Any) -> NDArray[np.float64]:
+def in_logged_units(run: Run, values: Any) -> NDArray[np.float64]:
+    """Returns in the task's units."""
     return np.asarray(values, np.float64) / float(run.normaliser.reward_scale)
 
 
@@ -239,15 +243,15 @@ def _logged_returns(run: Run, ground: Ground, guide: Trained, row: int) -> NDArr
         rewards = np.asarray(steps.rewards[ground.starts[episode] : ground.starts[episode + 1]], np.float64)
         powers = discount ** np.arange(len(rewards) + 1)
         found.append(rewards @ powers[:-1] + powers[-1] * tail)
-    return _in_logged_units(run, found)
+    return in_logged_units(run, found)
 
 
-def _imagined(
+def imagined(
     run: Run, ground: Ground, policy: Judged, guide: Trained, world: Trained, split: modelling.Split,
     settings: Settings, row: int,
 ) -> ModelReturn:  # fmt: skip
     """One seed's policy in its own model, from all starts, (members, starts); NumPy, learner's units."""
-    kappa = jnp.asarray(run.summary("world")["seeds"][row]["kappa"], jnp.float32)
+    kappa = jnp.asarray(settings.kappa or run.summary("world")["seeds"][row]["kappa"], jnp.float32)
     found = ensemble_return(
         run.config.world, unstack(world.state.best, row), split.rule, policy.act, unstack(policy.actors, row),
         unstack(policy.blanks, row), unstack(guide.state.value, row),
@@ -270,7 +274,7 @@ def _returns(
     fitted (seeds, 2, members, starts), the data's own policy second; logged (seeds, starts).
     """
     starts = logged.shape[-1]
-    total = np.stack([_in_logged_units(run, each.total) for each in seen])
+    total = np.stack([in_logged_units(run, each.total) for each in seen])
     found: dict[str, Any] = {}
     gains = {"fqe": fitted[:, 0] - fitted[:, 1], "model": total - logged[:, None]}
     for name, values in {"fqe": fitted[:, 0], "model": total}.items():
