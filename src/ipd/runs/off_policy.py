@@ -251,7 +251,8 @@ def imagined(
     settings: Settings, row: int,
 ) -> ModelReturn:  # fmt: skip
     """One seed's policy in its own model, from all starts, (members, starts); NumPy, learner's units."""
-    kappa = jnp.asarray(settings.kappa or run.summary("world")["seeds"][row]["kappa"], jnp.float32)
+    own = run.summary("world")["seeds"][row]["kappa"]
+    kappa = jnp.asarray(own if settings.kappa is None else settings.kappa, jnp.float32)
     found = ensemble_return(
         run.config.world, unstack(world.state.best, row), split.rule, policy.act, unstack(policy.actors, row),
         unstack(policy.blanks, row), unstack(guide.state.value, row),
