@@ -19,7 +19,7 @@ from ipd.presets import with_task
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-GUIDES = ("index.md",)
+GUIDES = ("index.md", "own-logs.md")
 """Pages whose blocks are one story, from top to bottom."""
 SMALL = {"cpu": "tiny", "demo": "tiny", "default": "tiny"}
 

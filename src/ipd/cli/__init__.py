@@ -18,6 +18,7 @@ COMMANDS = {
     "render": "film a run's policy in its task, without a screen",
     "audit": "replay imagined plans in the simulator and compare",
     "export": "a run's finished policy as ONNX, StableHLO or plain arrays, with what it takes to run it",
+    "judge": "what a run's policies are worth, estimated from data and model alone",
     "report": "write a run's page again and print its table, or compare many runs",
     "data": "check, describe or convert a dataset",
     "collect": "make a dataset in a task with soft actor-critic",

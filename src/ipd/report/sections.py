@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ipd.report import figures, imagination, tables, truth
+from ipd.report import figures, imagination, off_policy, tables, truth
 from ipd.report.imagination import Seed, average, having
 from ipd.report.parts import Section, grid, html_table, missing
 from ipd.report.read import Run
@@ -30,7 +30,8 @@ def all_sections(run: Run, rows: Sequence[Row]) -> list[Section]:
     imagined = [world(run), augmentation(run), audit(run)]
     if run.algo != "ipd":
         imagined = [world(run)] if "world" in run.summaries else []
-    return [training(run, rows), *imagined, evaluations(run), about(run)]
+    judged = off_policy.section(run)
+    return [training(run, rows), *imagined, *([judged] if judged else []), evaluations(run), about(run)]
 
 
 def training(run: Run, rows: Sequence[Row]) -> Section:

@@ -45,6 +45,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "policy": (*_LEARNING, "data/windows.py", "policy", "runs/learning.py", "runs/augmented.py"),
     "evaluate": (*_MATHS, "policy", "value", "evaluation", "runs/judging.py"),
     "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),
+    "judge": (*_LEARNING, "data/windows.py", "policy", "world", "evaluation", "runs/off_policy.py"),
 }
 """Files of the package, or folders, on which a stage's result depends; a change there repeats the stage."""
 
@@ -155,7 +156,7 @@ class Run:
         folder = self.stage_folder(stage)
         done = folder / "done.json"
         made = str(files.read_json(done).get("fingerprint")) if done.exists() else None
-        if made is not None and (made == fingerprint or (self.trusted and stage not in JUDGING)):
+        if made is not None and (made == fingerprint or (self.trusted and stage not in (*JUDGING, "judge"))):
             self.progress.say(f"{stage}: done before")
             return made
         done.unlink(missing_ok=True)
