@@ -6,15 +6,18 @@ import dataclasses
 import os
 import re
 import shlex
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import jax
+import numpy as np
 import pytest
 
 from ipd.cli import COMMANDS, main
 from ipd.cli.options import parse, value_of
+from ipd.data.sources import load
 from ipd.presets import with_task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +25,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GUIDES = ("index.md", "own-logs.md")
 """Pages whose blocks are one story, from top to bottom."""
 SMALL = {"cpu": "tiny", "demo": "tiny", "default": "tiny"}
+MORE = {"judge": ["--steps", "60", "--members", "2", "--horizon", "20"]}
+"""Command -> options that make it quick."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -64,19 +69,33 @@ def test_every_command_can_be_parsed(page: Path) -> None:
             compile(text, page.name, "exec")
 
 
+def write_log(path: Path) -> None:
+    """A table as someone's controller may have written it: some Hopper episodes, no word of a task."""
+    whole = load("bundled:hopper-medium-replay")
+    episodes = whole.select(range(0, whole.num_episodes, 25))
+    names = (
+        [f"obs_{i}" for i in range(11)] + [f"act_{i}" for i in range(3)] + ["reward", "terminated", "episode"]
+    )
+    ends = (episodes.rewards, episodes.terminated, episodes.episode_index)
+    columns = [*episodes.observations.T, *episodes.actions.T, *ends]
+    np.savetxt(path, np.stack(columns, axis=1), "%.9g", delimiter=",", header=",".join(names), comments="")
+
+
 @pytest.mark.parametrize("name", GUIDES)
 def test_guide_is_true_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Path(__file__).resolve().parents[1] / ".pytest_cache" / "xdg"
     before = jax.config.values["jax_compilation_cache_dir"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write_log(tmp_path / "log.csv")
     known: dict[str, Any] = {}
     try:
         for language, text in blocks(ROOT / "docs" / name):
             if language == "python":
                 exec(compile(text, name, "exec"), known)
             for words in commands(text) if language in ("", "sh", "bash") else []:
-                small = [SMALL.get(word, word) for word in words]
+                small = [SMALL.get(word, word) for word in words] + MORE.get(words[0], [])
                 assert main(small) == 0, f"ipd {shlex.join(words)}"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
