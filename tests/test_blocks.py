@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import runpy
 import shlex
 import sys
 from importlib import import_module
@@ -93,7 +94,8 @@ def test_guide_is_true_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch
     try:
         for language, text in blocks(ROOT / "docs" / name):
             if language == "python":
-                exec(compile(text, name, "exec"), known)
+                (tmp_path / "block.py").write_text(text)
+                known |= runpy.run_path(str(tmp_path / "block.py"), known)
             for words in commands(text) if language in ("", "sh", "bash") else []:
                 small = [SMALL.get(word, word) for word in words] + MORE.get(words[0], [])
                 assert main(small) == 0, f"ipd {shlex.join(words)}"

@@ -268,7 +268,7 @@ def test_arrays_in_python_are_cut_and_refused_alike(arrays: Arrays, full: Episod
 
 def test_the_page_tells_the_truth(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "own-logs.md").read_text()
-    text, mapped = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("", "yaml"))
+    text, mapped = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("csv", "yaml"))
     path = tmp_path / "log.csv"
     path.write_text(text)
     read = load(str(path))
