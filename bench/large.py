@@ -20,13 +20,11 @@ from typing import NamedTuple
 
 import h5py
 
+from ipd.data.convert import HDF5
 from ipd.data.sources import load
 
 HERE = Path(__file__).parent
 SOURCE = "bundled:hopper-medium-replay"
-KEYS = {"observations": "observations", "actions": "actions", "rewards": "rewards",
-        "next_observations": "next_observations", "terminals": "terminated",
-        "timeouts": "truncated"}  # fmt: skip
 GIB = 2**30
 SMALL, LARGE, HUGE = 100_000, 1_000_000, 10_000_000
 NETS = ("--preset", "cpu", "--world.hidden", "32", "32", "--value.hidden", "32", "32",
@@ -56,8 +54,10 @@ def make(path: Path, steps: int) -> None:
     times = -(-steps // episodes.num_steps)
     with h5py.File(path, "w") as file:
         file.attrs["task"] = "Hopper-v4"
-        for key, name in KEYS.items():
+        for key, name in HDF5.items():
             values = getattr(episodes, name)
+            if values is None:
+                continue
             shape = (times * len(values), *values.shape[1:])
             out = file.create_dataset(key, shape, values.dtype, chunks=(1024, *values.shape[1:]))
             for copy in range(times):

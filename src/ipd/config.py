@@ -77,7 +77,7 @@ class WorldConfig:
     dynamics_weight: float = 0.5
     reward_weight: float = 0.5
     held_out: float = 0.1
-    """Share of the episodes kept from training, for early stop, kappa and calibration."""
+    """Share of the episodes kept from training, for early stop, kappa, calibration; at most 100,000 steps."""
     validate_every: int = 1_000
     """Updates between looks at the held-out error."""
     patience: int = 10

@@ -100,7 +100,7 @@ def test_a_policy_that_gives_nan_is_not_written(exported: Exported, tmp_path: Pa
 def test_nothing_is_left_of_an_export_that_was_killed(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leftover = tmp_path / ".out-safetensors.writing"
+    leftover = tmp_path / "out-safetensors.partial"
     leftover.mkdir()
     (leftover / "policy.onnx").write_text("half")
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from ipd.runs import loop
-from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.feed import Ahead, Feed, Shuffled
 
-from .test_loop import KEYS, SCHEDULE, Killed, data, files, run, toy
+from .test_loop import KEYS, SCHEDULE, data, files, run, run_killed, toy
 
 
 @pytest.mark.parametrize("rows", [40, 43])
@@ -87,17 +86,7 @@ def test_loop_takes_each_update_from_its_window(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kill_after", [7, 9, 10])
 def test_resume_is_bitwise_the_same(tmp_path: Path, kill_after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "whole", arrays=windows())
-    save = CheckpointStore.save
-
-    def save_and_die(store: CheckpointStore, step: int, tree: Any, keep: tuple[int, ...] = ()) -> None:
-        save(store, step, tree, keep)
-        if step >= kill_after:
-            raise Killed
-
-    monkeypatch.setattr(CheckpointStore, "save", save_and_die)
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", arrays=windows())
-    monkeypatch.undo()
+    run_killed(tmp_path / "killed", kill_after, monkeypatch, arrays=windows())
     run(tmp_path / "killed", arrays=windows())
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 

@@ -94,20 +94,25 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("kill_after", [7, 20, 23])
-def test_resume_is_bitwise_the_same(tmp_path: Path, kill_after: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path / "whole")
+def run_killed(folder: Path, after: int, monkeypatch: pytest.MonkeyPatch, **how: Any) -> None:
+    """A run that dies when it has saved `after` updates or more."""
     save = CheckpointStore.save
 
     def save_and_die(store: CheckpointStore, step: int, tree: Any, keep: tuple[int, ...] = ()) -> None:
         save(store, step, tree, keep)
-        if step >= kill_after:
+        if step >= after:
             raise Killed
 
-    monkeypatch.setattr(CheckpointStore, "save", save_and_die)
-    with pytest.raises(Killed):
-        run(tmp_path / "killed")
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(CheckpointStore, "save", save_and_die)
+        with pytest.raises(Killed):
+            run(folder, **how)
+
+
+@pytest.mark.parametrize("kill_after", [7, 20, 23])
+def test_resume_is_bitwise_the_same(tmp_path: Path, kill_after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "whole")
+    run_killed(tmp_path / "killed", kill_after, monkeypatch)
     log = tmp_path / "killed" / "metrics.jsonl"  # records after the checkpoint, and half of one more
     log.write_text(log.read_text() + '{"stage": "value", "step": 99, "seed": 0}\n{"stage": "va')
     run(tmp_path / "killed")

@@ -104,8 +104,11 @@ def test_lock_is_exclusive_and_sweeps_up(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
     left = tmp_path / "stages" / ("x.json" + files.PARTIAL)
     left.write_text("half")
+    folder = tmp_path / "export" / ("onnx-seed-0" + files.PARTIAL)
+    folder.mkdir(parents=True)
+    (folder / ("contract.json" + files.PARTIAL)).write_text("half")
     with rundir.locked(tmp_path):
-        assert not left.exists()
+        assert not left.exists() and not folder.exists()
         with pytest.raises(InputError, match="another process"), rundir.locked(tmp_path):
             pass
     with rundir.locked(tmp_path):

@@ -21,6 +21,8 @@ class Augment:
     """The dataset that is written: D4RL keys, the logged episodes first."""
     env: str | None = None
     """Task, for its bounds and its rule of termination; without one, what the data file says."""
+    columns: str | None = None
+    """A YAML file that says what the columns of a table are."""
     preset: str = "default"
     seed: int = 0
 
@@ -42,7 +44,8 @@ def main(argv: list[str]) -> int:
         config = with_task(options.preset, options.env, options.data)
     except KeyError as error:
         raise InputError(f"--preset: {error.args[0]}") from error
-    execute(options.out, Job(options.data, options.env, (options.seed,), config), until="augment")
+    job = Job(options.data, options.env, (options.seed,), config, options.columns)
+    execute(options.out, job, until="augment")
     run = open_run(options.out, needs=("augment",))
     made = enlarged.write(run, options.seed, options.to)
     say(f"{options.to}: {made.logged:,} logged and {made.imagined:,} imagined steps")

@@ -7,23 +7,18 @@ target is there whole or not at all, and one that exists is never written over.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ipd.data.atomic import replacing
 from ipd.data.columns import pieces
 from ipd.data.episodes import DataError, Episodes
 from ipd.data.minari import MAIN, METADATA
 from ipd.data.parquet import pyarrow
 
-PARTIAL = ".partial"
-"""Suffix of what is being written."""
 MINARI_VERSION = "0.5.0"
 """The layout that is written; later versions of minari read it too."""
 HDF5 = {
@@ -54,47 +49,12 @@ def convert(episodes: Episodes, target: str | Path) -> Path:
     return path
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, which it becomes on leaving without an error."""
-    partial = path.with_name(path.name + PARTIAL)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove(partial)
-    try:
-        yield partial
-        for written in [partial, *partial.rglob("*")] if partial.is_dir() else [partial]:
-            _sync(written)
-        partial.rename(path)
-        _sync(path.parent)
-    finally:
-        _remove(partial)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def to_hdf5(episodes: Episodes, path: Path) -> None:
     """D4RL's keys; task and names of dimensions (JSON lists) as attributes."""
     import h5py
 
-    with _replacing(path) as partial, h5py.File(partial, "w") as file:
-        if episodes.task:
-            file.attrs["task"] = episodes.task
-        for name in ("observation_names", "action_names"):
-            if getattr(episodes, name):
-                file.attrs[name] = json.dumps(getattr(episodes, name))
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
+        attributes(episodes, file)
         for key, field in HDF5.items():
             array = getattr(episodes, field)
             if array is None:
@@ -105,6 +65,15 @@ def to_hdf5(episodes: Episodes, path: Path) -> None:
             written = file.create_dataset(key, array.shape, array.dtype, **more)
             for piece in pieces(len(array)):
                 written[piece] = array[piece]
+
+
+def attributes(episodes: Episodes, file: Any) -> None:
+    """Task and names of dimensions, as far as they are known, in an HDF5 file."""
+    if episodes.task:
+        file.attrs["task"] = episodes.task
+    for name in ("observation_names", "action_names"):
+        if getattr(episodes, name):
+            file.attrs[name] = json.dumps(getattr(episodes, name))
 
 
 def to_parquet(episodes: Episodes, path: Path) -> None:
@@ -119,7 +88,7 @@ def to_parquet(episodes: Episodes, path: Path) -> None:
     types |= {np.dtype(np.int64): arrow.int64(), np.dtype(np.bool_): arrow.bool_()}
     about = {"task": episodes.task} if episodes.task else None
     schema = arrow.schema([(name, types[array.dtype]) for name, array, _ in columns], metadata=about)
-    with _replacing(path) as partial, arrow.parquet.ParquetWriter(partial, schema) as writer:
+    with replacing(path) as partial, arrow.parquet.ParquetWriter(partial, schema) as writer:
         for piece in pieces(episodes.num_steps):
             block = [
                 np.ascontiguousarray(array[piece] if number is None else array[piece, number])
@@ -162,7 +131,7 @@ def to_minari(episodes: Episodes, path: Path) -> None:
     import h5py
 
     _require_continuous(episodes)
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         (partial / "data").mkdir(parents=True)
         with h5py.File(partial / "data" / MAIN, "w", track_order=True) as file:
             for number, (start, stop) in enumerate(

@@ -69,7 +69,8 @@ def _filled(
     for start in range(0, rows, BLOCK):
         block = list(islice(lines, BLOCK))
         for name, place in places.items():
-            text = [fields[present.index(name)] for fields in block]
+            at = present.index(name)
+            text = [fields[at] for fields in block]
             if name == chosen.episode:
                 values[start : start + len(text), place] = [
                     np.nan if label == "" else known.setdefault(label, len(known)) for label in text

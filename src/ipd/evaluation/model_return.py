@@ -15,11 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ipd.config import WorldConfig
-from ipd.maths.gaussians import uncertainty
 from ipd.nn.mlp import PRNG
-from ipd.types import PredictFn, Prediction, ValueFn
+from ipd.types import PredictFn, ValueFn
 from ipd.world.ensemble import Ensemble
-from ipd.world.uncertainty import TerminationRule, ends
+from ipd.world.uncertainty import TerminationRule, predict_fn
 
 ActFn = Callable[[Any, Array, Array, PRNG], tuple[Array, Any]]
 """(memory, observations (batch, obs), rewards (batch,), key) -> (actions (batch, act), memory)."""
@@ -45,24 +44,6 @@ class ModelReturn(NamedTuple):
     def total(self) -> Any:
         """(*batch), estimate of the discounted return."""
         return self.imagined + self.bootstrapped
-
-
-def member_predict(
-    config: WorldConfig, ensemble: Ensemble, rule: TerminationRule | None, member: Int[Array, ""]
-) -> PredictFn:
-    """The dynamics of one member, with the reward, the ending and U of the whole ensemble."""
-
-    def one(observation: Float[Array, "obs"], action: Float[Array, "act"]) -> Prediction:
-        means, log_variances = ensemble.members(observation, action)
-        following = observation + ensemble.scale.decode(means[member])
-        return Prediction(
-            following,
-            ensemble.mean_reward(observation, action),
-            ends(ensemble, rule, observation, action, following),
-            uncertainty(means, log_variances, config.uncertainty, config.reduction),
-        )
-
-    return jax.vmap(one)
 
 
 def model_return(
@@ -133,7 +114,7 @@ def ensemble_return(
         return jax.vmap(act, in_axes=(None, 0, 0, 0, 0))(actor, memory, observation, reward, keys)
 
     def one(member: Int[Array, ""]) -> ModelReturn:
-        predict = member_predict(config, ensemble, rule, member)
+        predict = predict_fn(config, ensemble, rule, member)
         return model_return(
             predict, batch_act, memory, jax.vmap(value), observations, horizon, discount, uncertainty_max, key
         )

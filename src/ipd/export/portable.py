@@ -53,10 +53,9 @@ def portable(run: Run, row: slice, name: str | None = None) -> Portable:
     if algo == "ipd" and name in (None, "ipd"):
         values = stages.guide_of(run, learning.value(run))
         state = stages.policy_of(run, values).state
-        scale = jnp.asarray(run.summary("policy")["prompt_scale"], jnp.float32)
-        driver = Driver(state.acting, values.state.value, values.state.target_critics, scale)
         acting = judging.controller(run, values, state, row)
-        return of_sequence(unstack(driver, row.start), run.config.policy.context_len, run.normaliser, acting)
+        driver = unstack(judging.drivers(run, values, state), row.start)
+        return of_sequence(driver, run.config.policy.context_len, run.normaliser, acting)
     name = name or algo
     allowed = [each for each in PLAIN if each not in ALGORITHMS] if algo == "ipd" else [algo]
     if name not in PLAIN or name not in allowed:

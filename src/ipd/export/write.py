@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,19 +109,17 @@ def export(
 
 def write(to: Path, format: str, made: Portable, contract: dict[str, Any]) -> float:
     """Makes the folder `to` once the policy in it is known to act as the run's; returns the difference."""
-    partial = to.with_name(f".{to.name}.writing")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with files.replacing(to) as partial:
+        partial.mkdir()
         content = _serialised(format, made)
-        files.write_bytes(partial / f"policy.{format}", content)
+        (partial / f"policy.{format}").write_bytes(content)
         contract["policy"] |= {
             "file": f"policy.{format}",
             "format": format,
             "sha256": files.digest(content),
         }
         files.write_json(partial / "contract.json", contract)
-        files.write_bytes(partial / "runner.py", Path(runner.__file__).read_bytes())
+        (partial / "runner.py").write_bytes(Path(runner.__file__).read_bytes())
         difference = parity(Runner(partial), made)
         if not difference <= LARGEST_DIFFERENCE:
             raise RunFailed(
@@ -136,10 +133,6 @@ def write(to: Path, format: str, made: Portable, contract: dict[str, Any]) -> fl
             "steps": PARITY_STEPS,
         }
         files.write_json(partial / "contract.json", contract)
-        partial.replace(to)
-        files.sync_folder(to.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return difference
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +10,9 @@ import h5py
 import numpy as np
 
 from ipd.data.columns import pieces
+from ipd.data.convert import HDF5, attributes
 from ipd.runs import augmented, files
 from ipd.runs.context import Run
-
-KEYS = {"observations": "observations", "actions": "actions", "rewards": "rewards",
-        "next_observations": "next_observations", "terminals": "terminated",
-        "timeouts": "truncated"}  # fmt: skip
-"""D4RL's key -> field of `Episodes`."""
 
 
 class Enlarged(NamedTuple):
@@ -40,17 +37,19 @@ def write(run: Run, seed: int, path: Path) -> Enlarged:
     ):
         group = source[f"seed-{seed}"]
         total = first + len(group["rewards"])
-        if run.task is not None:
-            out.attrs["task"] = run.task.id
-        for key, field in KEYS.items():
+        attributes(dataclasses.replace(episodes, task=run.job.task), out)
+        for key, field in HDF5.items():
             logged = getattr(episodes, field)
+            if logged is None:  # every next observation is stored
+                continue
             column = out.create_dataset(
-                key, (total, *logged.shape[1:]), logged.dtype, chunks=(1_024, *logged.shape[1:]),
+                key, (total, *logged.shape[1:]), logged.dtype, chunks=(min(1_024, total), *logged.shape[1:]),
                 compression="gzip", compression_opts=4, shuffle=True, track_times=False,
             )  # fmt: skip
             for piece in pieces(first):
                 column[piece] = logged[piece]
-            for piece in pieces(total - first):
+            # what follows an imagined step is always known
+            for piece in pieces(total - first) if key in group else ():
                 column[first + piece.start : first + piece.stop] = group[key][piece]
         out.create_dataset("imagined", data=np.arange(total) >= first, compression="gzip", track_times=False)
     return Enlarged(first, total - first)

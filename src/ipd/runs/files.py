@@ -1,43 +1,16 @@
-"""Files that are either whole or not there: temporary file, fsync, rename, fsync of the folder."""
+"""JSON and bytes of a run, written whole or not at all (`ipd.data.atomic`)."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ipd.data.atomic import PARTIAL, remove, replacing
 from ipd.runs.errors import InputError
 
-PARTIAL = ".partial"
-"""Suffix of a file that is being written; a run that starts deletes what a killed one left."""
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; on leaving without an error it is synced and takes the name."""
-    partial = path.with_name(path.name + PARTIAL)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames and deletions in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+__all__ = ["PARTIAL", "digest", "read_json", "remove_partial", "replacing", "write_bytes", "write_json"]
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -67,5 +40,5 @@ def digest(content: bytes) -> str:
 
 def remove_partial(folder: Path) -> None:
     """Deletes what a killed process left half-written anywhere below `folder`."""
-    for leftover in folder.rglob("*" + PARTIAL):
-        leftover.unlink()
+    for leftover in list(folder.rglob("*" + PARTIAL)):
+        remove(leftover)

@@ -90,13 +90,14 @@ def _batches(rows: NDArray[np.int64], size: int) -> list[tuple[NDArray[np.int64]
 def expected(run: Run, rule: TerminationRule | None, dreamer: Dreamer, steps: Steps) -> Candidates:
     """Imagined and real return of every candidate (Eqs. 17, 18); `steps` are NumPy."""
     rows = candidate_rows(run)
-    ahead, parts = np.arange(run.config.augment.imagine_steps), []
+    ahead, parts, done = np.arange(run.config.augment.imagine_steps), [], 0
     run.progress.begin("augment", 0, len(rows), "candidates")
     for piece, count in _batches(rows, run.config.augment.batch_size):
         stretches = Steps(*(jnp.asarray(leaf[piece[:, None] + ahead]) for leaf in steps))
         both = _returns(run.config, rule, dreamer, stretches)
         parts.append(np.stack([np.asarray(part)[:count] for part in both]))
-        run.progress.advance(len(parts) * len(piece) - len(piece) + count)
+        done += count
+        run.progress.advance(done)
     run.progress.end()
     both_returns = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0), np.float32)
     return Candidates(rows, both_returns[0], both_returns[1])

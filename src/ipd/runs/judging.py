@@ -198,6 +198,12 @@ def acting(run: Run, name: str, state: Any, seeds: slice = slice(None)) -> Contr
     return Controller(act, (state, constants), blank, len(rows), run.normaliser)
 
 
+def drivers(run: Run, values: Trained, state: Any) -> Driver:
+    """Who acts for the sequence policy, seeds on axis 0: its weights, and the values that prompt it."""
+    scale = jnp.asarray(run.summary("policy")["prompt_scale"], jnp.float32)
+    return Driver(state.acting, values.state.value, values.state.target_critics, scale)
+
+
 def controller(
     run: Run,
     values: Trained,
@@ -210,16 +216,13 @@ def controller(
 
     `prompt` asks for that share of the best logged (discounted) return in place of V.
     """
-    told = run.summary("policy")
-    scale = jnp.asarray(told["prompt_scale"], jnp.float32)
-    drivers = Driver(state.acting, values.state.value, values.state.target_critics, scale)
-    drivers = jax.tree.map(lambda leaf: leaf[seeds], drivers)
-    count = len(drivers.prompt_scale)
-    target = 0.0 if prompt is None else prompt * told["best_return"]
+    actors = jax.tree.map(lambda leaf: leaf[seeds], drivers(run, values, state))
+    count = len(actors.prompt_scale)
+    target = 0.0 if prompt is None else prompt * run.summary("policy")["best_return"]
     blank = begin(run.config.policy.context_len, run.spec, target)
     stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), blank)
     how = partial(act, rerank=rerank, discount=None if prompt is None else run.config.value.discount)
-    return Controller(how, drivers, stacked, count, run.normaliser)
+    return Controller(how, actors, stacked, count, run.normaliser)
 
 
 def _rows(

@@ -18,9 +18,9 @@ from ipd.evaluation.agreement import BEHAVIOUR, Estimate, apart, estimate, rank_
 from ipd.evaluation.coverage import Support, action_distance
 from ipd.evaluation.logged_actions import Layout, layout, memoryless_actions, sequence_actions
 from ipd.evaluation.model_return import ModelReturn, ensemble_return, reliable_share
-from ipd.policy.act import Driver, act, begin
+from ipd.policy.act import act, begin
 from ipd.report import page
-from ipd.runs import learning, loop, modelling, rundir, stages
+from ipd.runs import judging, learning, loop, modelling, rundir, stages
 from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import Run, plain, unstack
 from ipd.runs.errors import InputError
@@ -98,8 +98,8 @@ def judge(folder: Path, members: int = 4, steps: int | None = None, horizon: int
     with rundir.locked(folder), run.progress:
         values, cloning = learning.value(run), learning.cloning(run)
         world, split = modelling.world(run)
-        guide = learning.refit(run, values, "trusted") if learning.refits(run.config) else values
-        policy = learning.policy(run, guide, "trusted")
+        guide = stages.guide_of(run, values)
+        policy = stages.policy_of(run, guide)
         found = [of_baseline(run, "bc", cloning.state, "cloning")]
         found.append(of_baseline(run, "iql", values.state, "quasi_optimal"))
         if guide is not values:
@@ -124,12 +124,10 @@ def of_baseline(run: Run, name: str, state: Any, label: str) -> Judged:
 
 def of_method(run: Run, guide: Trained, state: Any, label: str = "ipd") -> Judged:
     """The sequence policy, prompted by the values that it learned from."""
-    scale = jnp.asarray(run.summary("policy")["prompt_scale"], jnp.float32)
-    drivers = Driver(state.acting, guide.state.value, guide.state.target_critics, scale)
     context_len = run.config.policy.context_len
     blank = begin(context_len, run.spec)
     blanks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(run.seeds), *leaf.shape)), blank)
-    return Judged(label, act, drivers, blanks, context_len)
+    return Judged(label, act, judging.drivers(run, guide, state), blanks, context_len)
 
 
 def judge_policies(

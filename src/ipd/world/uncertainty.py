@@ -7,7 +7,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ipd.config import WorldConfig
 from ipd.maths.gaussians import uncertainty
@@ -35,12 +35,21 @@ def ends(
     return terminated.astype(jnp.float32)
 
 
-def predict_fn(config: WorldConfig, ensemble: Ensemble, rule: TerminationRule | None) -> PredictFn:
-    """Mean dynamics, mean reward, termination (see ``ends``) and U(s, a) for a batch of pairs."""
+def predict_fn(
+    config: WorldConfig,
+    ensemble: Ensemble,
+    rule: TerminationRule | None,
+    member: Int[Array, ""] | None = None,
+) -> PredictFn:
+    """Mean dynamics, mean reward, termination (see ``ends``) and U(s, a) for a batch of pairs.
+
+    With ``member`` the dynamics are that member's alone; all else is the ensemble's.
+    """
 
     def one(observation: Float[Array, "obs"], action: Float[Array, "act"]) -> Prediction:
         means, log_variances = ensemble.members(observation, action)
-        next_observation = observation + ensemble.scale.decode(means.mean(0))
+        change = means.mean(0) if member is None else means[member]
+        next_observation = observation + ensemble.scale.decode(change)
         return Prediction(
             next_observation,
             ensemble.mean_reward(observation, action),
