@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "try a run's finished policies again in the real task",
     "render": "film a run's policy in its task, without a screen",
     "audit": "replay imagined plans in the simulator and compare",
+    "view": "a page of imagined segments, step by step, with every plan that was weighed",
     "export": "a run's finished policy as ONNX, StableHLO or plain arrays, with what it takes to run it",
     "judge": "what a run's policies are worth, estimated from data and model alone",
     "report": "write a run's page again and print its table, or compare many runs",

@@ -71,6 +71,35 @@ def rollout_return(rollout: Rollout, value: ValueFn, discount: float) -> Float[A
     )
 
 
+def plan_noise(
+    config: AugmentConfig, key: PRNG, batch: int, action_size: int
+) -> Float[Array, "time plans batch act"]:
+    """Noise along which plans are drawn: none for plan 0, else standard normal times ``plan_noise``."""
+    shape = (config.plan_steps, config.num_plans, batch, action_size)
+    return (config.plan_noise * jax.random.normal(key, shape)).at[:, 0].set(0.0)
+
+
+def consider(
+    predict: PredictFn,
+    value: ValueFn,
+    policy: PolicyFn,
+    discount: float,
+    observations: Float[Array, "batch obs"],
+    noise: Float[Array, "time plans batch act"],
+    uncertainty_max: Float[Array, ""],
+) -> tuple[Rollout, Float[Array, "plans batch"]]:
+    """Every plan of each state, as rows of one roll-out (plan by plan), and their scores, Eq. 25.
+
+    A plan is cut, and V put in its place, where it leaves the reliable set; one whose first pair is
+    unreliable is no plan: its score is -inf.
+    """
+    time, plans, batch, action_size = noise.shape
+    flat = noise.reshape(time, plans * batch, action_size)
+    rollout = unroll(predict, policy, jnp.tile(observations, (plans, 1)), flat, uncertainty_max)
+    scores = jnp.where(rollout.valid[:, 0], rollout_return(rollout, value, discount), -jnp.inf)
+    return rollout, scores.reshape(plans, batch)
+
+
 def plan(
     predict: PredictFn,
     value: ValueFn,
@@ -84,20 +113,10 @@ def plan(
 ) -> Plan:
     """First action of the best of ``num_plans`` plans for each state, Eq. 25.
 
-    Plan 0 follows the policy's mean; the others its noise times ``plan_noise``. A plan is cut,
-    and V put in its place, where it leaves the reliable set; one whose first pair is unreliable
-    is no plan. With ``num_plans=1`` this is the greedy baseline of Fig. 2.
+    With ``num_plans=1`` this is the greedy baseline of Fig. 2.
     """
-    batch = observations.shape[0]
-    noise = config.plan_noise * jax.random.normal(
-        key, (config.plan_steps, config.num_plans, batch, action_size), observations.dtype
-    )
-    noise = noise.at[:, 0].set(0.0).reshape(config.plan_steps, config.num_plans * batch, action_size)
-    rollout = unroll(predict, policy, jnp.tile(observations, (config.num_plans, 1)), noise, uncertainty_max)
-    usable = rollout.valid[:, 0]
-    scores = jnp.where(usable, rollout_return(rollout, value, discount), -jnp.inf)
-    scores = scores.reshape(config.num_plans, batch)
-    best = jnp.argmax(scores, axis=0)
-    firsts = rollout.actions[:, 0].reshape(config.num_plans, batch, action_size)
-    rows = jnp.arange(batch)
-    return Plan(firsts[best, rows], scores[best, rows], usable.reshape(config.num_plans, batch).any(axis=0))
+    noise = plan_noise(config, key, len(observations), action_size)
+    rollout, scores = consider(predict, value, policy, discount, observations, noise, uncertainty_max)
+    best, rows = jnp.argmax(scores, axis=0), jnp.arange(len(observations))
+    firsts = rollout.actions[:, 0].reshape(*scores.shape, action_size)
+    return Plan(firsts[best, rows], scores[best, rows], jnp.isfinite(scores).any(axis=0))

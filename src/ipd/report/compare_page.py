@@ -12,7 +12,7 @@ from ipd.report import compare, compare_ablations, compare_figures, compare_tabl
 from ipd.report.compare import ENOUGH_SEEDS, Comparison, Standing
 from ipd.report.compare_read import Dataset
 from ipd.report.compare_tables import MOMENTS, bounds, digits, estimate
-from ipd.report.parts import Section, grid, html_table, missing
+from ipd.report.parts import Section, document, grid, html_table, missing
 from ipd.report.statistics import Interval
 
 MOST_SAID = 3
@@ -39,7 +39,7 @@ def render(comparison: Comparison) -> str:
     """The page as HTML."""
     parts = [scores(comparison), profiles(comparison), variants(comparison), volume(comparison),
              prompts(comparison), runs(comparison)]  # fmt: skip
-    return page.document(verdict(comparison), first_screen(comparison), parts)
+    return document(verdict(comparison), first_screen(comparison), parts)
 
 
 def verdict(comparison: Comparison) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib import resources
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -61,3 +62,23 @@ def html_table(
     table = f"<table {name}><thead>{row(header, 'th')}</thead><tbody>{body}</tbody></table>"
     box = f'<div class="scroll" tabindex="0" role="region" {name}>{table}</div>'
     return f'<div class="table"><p class="caption">{escape(caption)}</p>{box}</div>'
+
+
+def document(title: str, header: str, parts: Sequence[Section]) -> str:
+    """A self-contained page: `title` is text, `header` the HTML of the first screen."""
+    style = resources.files("ipd.report").joinpath("page.css").read_text(encoding="utf-8")
+    links = "".join(f'<a href="#{part.anchor}">{escape(part.title)}</a>' for part in parts)
+    body = "".join(
+        f'<section id="{part.anchor}"><h2>{escape(part.title)}</h2><p class="lead">{escape(part.lead)}</p>'
+        f"{part.body}</section>"
+        for part in parts
+    )
+    text = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f'{header}\n<nav aria-label="Sections">{links}</nav>\n{body}\n'
+        "</main>\n</body>\n</html>\n"
+    )
+    return text.replace("95 %", "95\u00a0%")

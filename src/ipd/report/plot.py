@@ -7,9 +7,10 @@ room, so that text stays readable on a phone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 import numpy as np
@@ -106,6 +107,13 @@ class Panel:
         self._words: list[str] = []
         """Kept apart to be drawn last: no mark may cross a word."""
         self._legend: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def group(self, style: str) -> Iterator[None]:
+        """Marks made within belong to one group with these classes, to be shown or hidden together."""
+        before, self._marks = self._marks, []
+        yield
+        self._marks = [*before, f'<g class="{style}">{"".join(self._marks)}</g>']
 
     def _points(self, xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
         across = self.left + self.x.place(xs) * (self.width - self.left - RIGHT)

@@ -18,7 +18,7 @@ Number = float | int
 Series = dict[int, tuple[Floats, Floats]]
 """One metric: seed to (updates done, value at that time)."""
 
-STAGES = ("data", "value", "world", "augment", "cloning", "refit", "policy", "audit", "judge")
+STAGES = ("data", "value", "world", "augment", "view", "cloning", "refit", "policy", "audit", "judge")
 
 
 class ReportError(ValueError):

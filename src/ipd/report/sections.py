@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from ipd.report import figures, imagination, off_policy, tables, truth
+from ipd.report import figures, imagination, off_policy, segments, tables, truth
 from ipd.report.imagination import Seed, average, having
 from ipd.report.parts import Section, grid, html_table, missing
 from ipd.report.read import Run
@@ -27,7 +27,8 @@ STAGES = {
 
 def all_sections(run: Run, rows: Sequence[Row]) -> list[Section]:
     """Everything beneath the first screen; a baseline's page has only what a baseline learns."""
-    imagined = [world(run), augmentation(run), audit(run)]
+    steps = segments.section(run.summaries.get("view", {}))
+    imagined = [world(run), augmentation(run), *([steps] if steps else []), audit(run)]
     if run.algo != "ipd":
         imagined = [world(run)] if "world" in run.summaries else []
     judged = off_policy.section(run)

@@ -27,9 +27,8 @@ class Writer:
         shapes = {"observations": observation, "actions": action, "next_observations": observation}
         steps = dict.fromkeys((*STEP_KEYS, "uncertainty"), np.float32) | {"terminals": bool, "timeouts": bool}
         values = ("mean_uncertainty", "max_uncertainty", "imagined_return", "real_return")
-        told = dict.fromkeys(("row", "episode", "step", "length"), np.int64) | dict.fromkeys(
-            values, np.float32
-        )
+        whole = ("row", "episode", "step", "length", "place")
+        told = dict.fromkeys(whole, np.int64) | dict.fromkeys(values, np.float32)
         for name, kind in (steps | {f"provenance/{name}": kind for name, kind in told.items()}).items():
             shape = shapes.get(name, ())
             self._group.create_dataset(
@@ -40,11 +39,15 @@ class Writer:
     def add(
         self,
         rows: NDArray[np.int64],
+        places: NDArray[np.int64],
         segments: Segment,
         imagined: NDArray[np.float32],
         real: NDArray[np.float32],
     ) -> None:
-        """Segments in learner's units, each of one step at least, and what was expected of their rows."""
+        """Segments in learner's units, each of one step at least, and what was expected of their rows.
+
+        `places` are those of the rows among the chosen ones, on which the noise of their plans depends.
+        """
         if not len(rows):
             return
         run, normaliser = self._run, self._run.normaliser
@@ -69,6 +72,7 @@ class Writer:
             "provenance/episode": run.episodes.episode_index[rows],
             "provenance/step": run.episodes.timesteps[rows],
             "provenance/length": lengths,
+            "provenance/place": places,
             "provenance/mean_uncertainty": np.add.reduceat(flat["uncertainty"], first) / lengths,
             "provenance/max_uncertainty": np.maximum.reduceat(flat["uncertainty"], first),
             "provenance/imagined_return": imagined,

@@ -20,6 +20,7 @@ from ipd.data.episodes import Episodes, Normaliser, to_steps
 from ipd.evaluation.tasks import Task
 from ipd.runs import files
 from ipd.runs.checkpoint import CheckpointStore
+from ipd.runs.errors import InputError
 from ipd.runs.loop import Schedule
 from ipd.runs.memory import give_back
 from ipd.runs.metrics import MetricsLog
@@ -44,6 +45,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "refit": (*_LEARNING, "runs/learning.py", "runs/augmented.py"),
     "policy": (*_LEARNING, "data/windows.py", "policy", "runs/learning.py", "runs/augmented.py"),
     "evaluate": (*_MATHS, "policy", "value", "evaluation", "runs/judging.py"),
+    "view": (*_LEARNING, *_IMAGINING, "runs/examples.py"),
     "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),
     "judge": (*_LEARNING, "data/windows.py", "policy", "world", "evaluation", "runs/off_policy.py"),
 }
@@ -83,6 +85,15 @@ class Run:
     def seeds(self) -> tuple[int, ...]:
         """The run's seeds."""
         return self.job.seeds
+
+    def row(self, seed: int | None) -> int:
+        """Place of a seed among the run's (None: the first). Raises `InputError` where it is none of them."""
+        seed = self.seeds[0] if seed is None else seed
+        if seed not in self.seeds:
+            raise InputError(
+                f"{self.folder}: has no seed {seed}; there are {', '.join(map(str, self.seeds))}"
+            )
+        return self.seeds.index(seed)
 
     @cached_property
     def episodes(self) -> Episodes:

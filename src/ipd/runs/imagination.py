@@ -79,10 +79,15 @@ def _imagine(
     )  # fmt: skip
 
 
+def batch_rows(rows: int, most: int) -> int:
+    """Rows of each batch, so that batches of at most `most` are as full as can be."""
+    number = -(-rows // most)
+    return -(-rows // number) if number else most
+
+
 def _batches(rows: NDArray[np.int64], size: int) -> list[tuple[NDArray[np.int64], int]]:
     """Pieces of one shape, at most `size` rows each, the last filled up, and how many of each count."""
-    number = -(-len(rows) // size)
-    size = -(-len(rows) // number) if number else size
+    size = batch_rows(len(rows), size)
     pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [(np.concatenate([p, np.repeat(p[:1], size - len(p))]), len(p)) for p in pieces]
 
@@ -149,8 +154,9 @@ def augment(run: Run, values: Any, world: Any, split: Any) -> str:
                     lengths.append(np.asarray(segments.valid).sum(axis=1))
                     keep = lengths[-1] >= config.min_steps
                     at = np.searchsorted(found.rows, rows[keep])
+                    places = np.searchsorted(chosen, rows[keep])
                     kept = jax.tree.map(lambda leaf, keep=keep: leaf[keep], segments)
-                    writer.add(rows[keep], kept, found.imagined[at], found.real[at])
+                    writer.add(rows[keep], places, kept, found.imagined[at], found.real[at])
                     run.progress.advance(sum(map(len, lengths)))
                 run.progress.end()
                 seeds.append(_summary(run, found, chosen, np.concatenate(lengths)))

@@ -32,7 +32,7 @@ from ipd.evaluation.tasks import task as find_task
 from ipd.policy.act import Controller
 from ipd.presets import problems, with_task
 from ipd.report import page
-from ipd.runs import files, imagination, judging, learning, modelling, rundir
+from ipd.runs import examples, files, imagination, judging, learning, modelling, rundir
 from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import JUDGING, Run, data_summary
 from ipd.runs.errors import InputError
@@ -167,6 +167,7 @@ def _pipeline(run: Run) -> None:
     cloning = learning.cloning(run)
     if imagines:
         augmented = imagination.augment(run, values, world, split)
+        examples.view(run, values, world, split, augmented)
     guide = learning.refit(run, values, augmented) if augmented and learning.refits(run.config) else values
     with judging.Early(run) as early:
         early.begin(_yardsticks(run, values, guide, cloning))
@@ -307,11 +308,8 @@ def open_seed(folder: Path, seed: int | None = None) -> tuple[Run, slice]:
     Raises `InputError` as `open_run` does, and where the run has no such seed.
     """
     run = dataclasses.replace(open_run(folder, task=False), progress=Progress(quiet=True))
-    seed = run.seeds[0] if seed is None else seed
-    if seed not in run.seeds:
-        raise InputError(f"{folder}: has no seed {seed}; there are {', '.join(map(str, run.seeds))}")
-    row = slice(run.seeds.index(seed), run.seeds.index(seed) + 1)
-    return run, row
+    row = run.row(seed)
+    return run, slice(row, row + 1)
 
 
 def _overrides(job: Job) -> list[str]:
