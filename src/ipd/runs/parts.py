@@ -1,13 +1,13 @@
 """Finished stages of a run, alone: a world model for another planner, values for another policy.
 
-Everything here takes and gives NumPy arrays in logged units.
+Everything here takes and gives NumPy arrays in logged units, and reads nothing but the run directory.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -90,10 +90,10 @@ def load_world(folder: str | Path, seed: int | None = None) -> World:
     `seed` is one of the run's seeds (default: the first). Raises `InputError`.
     """
     run, row = _opened(folder, seed, "world")
-    trained, split = modelling.world(run)
-    ensemble: Any = unstack(trained.state.best, row)
+    ensemble = unstack(modelling.ensembles(run), row)
     kappa = float(run.summary("world")["seeds"][row]["kappa"])
-    return World(predict_fn(run.config.world, ensemble, split.rule), kappa, run.normaliser)
+    predict = predict_fn(run.config.world, ensemble, modelling.rule_of(run))
+    return World(predict, kappa, run.normaliser)
 
 
 def load_values(folder: str | Path, seed: int | None = None, refitted: bool = False) -> Values:
@@ -108,7 +108,7 @@ def load_values(folder: str | Path, seed: int | None = None, refitted: bool = Fa
 
 
 def _opened(folder: str | Path, seed: int | None, stage: str) -> tuple[Run, int]:
-    opened = open_run(Path(folder), task=stage == "world", needs=(stage,))
+    opened = open_run(Path(folder), task=False, needs=(stage,))
     run = dataclasses.replace(opened, progress=Progress(quiet=True))
     seed = run.seeds[0] if seed is None else seed
     if seed not in run.seeds:
