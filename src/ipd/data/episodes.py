@@ -75,6 +75,14 @@ class Episodes:
         if self.starts[0] != 0 or self.starts[-1] != rows or (np.diff(self.starts) < 1).any():
             raise DataError("starts do not cut the rows into episodes", file=self.source, key="starts")
 
+    def __repr__(self) -> str:
+        """What there is, not the numbers."""
+        return (
+            f"<Episodes of {self.source}: {self.num_episodes:,} episodes, {self.num_steps:,} steps, "
+            f"{self.observation_size} observation and {self.action_size} action dimensions, "
+            f"task {self.task or 'unknown'}>"
+        )
+
     @classmethod
     def from_arrays(
         cls,
