@@ -131,7 +131,7 @@ def test_pages_of_commands_and_settings_say_what_the_options_say(capsys: pytest.
             main([name, "--help"])
         section = page.split(f"<!-- options {name} -->")[1].split("<!-- /options -->")[0]
         assert "|  |\n" not in section, f"ipd {name}: an option without a word on it"
-        helped = set(re.findall(r"^│ (--[\w.-]+)", capsys.readouterr().out, re.MULTILINE))
+        helped = set(re.findall(r"^. (--[a-z][\w.-]+)", capsys.readouterr().out, re.MULTILINE))
         both = section + (settings if name == "train" else "")
         told = set(re.findall(r"^\| `(--[\w.-]+)", both, re.MULTILINE))
         assert helped <= told and (name == "train" or helped == told), f"ipd {name}"

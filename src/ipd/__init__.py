@@ -7,6 +7,9 @@ From data to actions:
     policy = ipd.load("runs/hopper")
     policy.reset()
     action = policy.act(observation)
+
+`load_world` and `load_values` give stages alone, `Episodes.from_arrays` takes data from memory. What is wrong
+with data is a `DataError`, with anything else that was asked for an `InputError`.
 """
 
 from __future__ import annotations
