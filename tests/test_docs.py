@@ -117,6 +117,26 @@ def test_commands_of_the_readme_exist() -> None:
     assert set(re.findall(r"^ipd ([a-z]+)", text, flags=re.MULTILINE)) <= set(COMMANDS)
 
 
+def test_pages_of_commands_and_settings_say_what_the_options_say(capsys: pytest.CaptureFixture[str]) -> None:
+    import option_tables
+
+    from ipd.cli import COMMANDS, main
+
+    assert option_tables.sections_of_commands() == list(COMMANDS)
+    for path, text in option_tables.pages().items():
+        assert path.read_text() == text, f"{path.name}: `python tests/option_tables.py` writes it anew"
+    page, settings = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("commands", "settings"))
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        section = page.split(f"<!-- options {name} -->")[1].split("<!-- /options -->")[0]
+        assert "|  |\n" not in section, f"ipd {name}: an option without a word on it"
+        helped = set(re.findall(r"^. (--[a-z][\w.-]+)", capsys.readouterr().out, re.MULTILINE))
+        both = section + (settings if name == "train" else "")
+        told = set(re.findall(r"^\| `(--[\w.-]+)", both, re.MULTILINE))
+        assert helped <= told and (name == "train" or helped == told), f"ipd {name}"
+
+
 def test_tables_of_results_are_those_of_the_committed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "results"))
     for path, text in importlib.import_module("refresh").documents().items():

@@ -7,6 +7,9 @@ From data to actions:
     policy = ipd.load("runs/hopper")
     policy.reset()
     action = policy.act(observation)
+
+`load_world` and `load_values` give stages alone, `Episodes.from_arrays` takes data from memory. What is wrong
+with data is a `DataError`, with anything else that was asked for an `InputError`.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipd.data.episodes import Episodes
+    from ipd.data.episodes import DataError, Episodes
+    from ipd.runs.errors import InputError
     from ipd.runs.parts import load_values, load_world
     from ipd.runs.stages import load, train
 
-__all__ = ["Episodes", "load", "load_values", "load_world", "train"]
-_HOMES = {"Episodes": "ipd.data.episodes", "load_values": "ipd.runs.parts", "load_world": "ipd.runs.parts",
+__all__ = ["DataError", "Episodes", "InputError", "load", "load_values", "load_world", "train"]
+_HOMES = {"Episodes": "ipd.data.episodes", "DataError": "ipd.data.episodes",
+          "InputError": "ipd.runs.errors", "load_values": "ipd.runs.parts", "load_world": "ipd.runs.parts",
           "load": "ipd.runs.stages", "train": "ipd.runs.stages"}  # fmt: skip
 
 
@@ -29,3 +34,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ipd' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """For completion: names that were not used yet are there too."""
+    return sorted({*globals(), *__all__})

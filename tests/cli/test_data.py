@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ipd.cli import data, main
+from ipd.data.columns import column
 from ipd.data.probes import linear_quadratic
 
 BUNDLED = "bundled:hopper-medium-replay"
@@ -163,3 +164,16 @@ def test_convert_refuses_in_one_line(path: str, tmp_path: Path, capsys: pytest.C
     assert main(["data", "convert", path, "--to", str(tmp_path / "x.zip")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 4 and "--to" in err and "exists" in err and ".zip" in err
+
+
+def test_a_large_set_is_read_by_way_of_the_disk_and_judged_the_same(
+    path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert data.check(path) == data.describe(path) == 0
+    told = capsys.readouterr().out
+    monkeypatch.setattr(data, "LARGE", 10)
+    made: list[Any] = []
+    monkeypatch.setattr("ipd.data.assembly.column", lambda *given: made.append(given[-1]) or column(*given))
+    assert data.check(path) == data.describe(path) == 0
+    assert capsys.readouterr().out == told
+    assert made and all(disk is not None for disk in made)

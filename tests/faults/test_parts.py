@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -35,6 +36,24 @@ def test_values_alone_speak_logged_units(finished: Path, small: Path) -> None:
     v, q = values.v(logged.observations[:9]), values.q(logged.observations[:9], logged.actions[:9])
     assert v.shape == q.shape == (9,) and np.isfinite(v).all() and values.discount == 0.99
     assert not np.array_equal(v, ipd.load_values(finished, refitted=True).v(logged.observations[:9]))
+
+
+def test_parts_of_a_copied_run_work_without_its_data(finished: Path, small: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(finished, copy)
+    text = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(text.replace(str(small), "gone.hdf5"))
+    logged = load(str(small))
+    pairs = logged.observations[:50], logged.actions[:50]
+    here, there = ipd.load_world(finished)(*pairs), ipd.load_world(copy)(*pairs)
+    for left, right in zip(here, there, strict=True):
+        np.testing.assert_array_equal(left, right)
+    # the task's rule came along: an upright hopper stands, a fallen one does not
+    fallen = np.where(np.arange(11) == 0, 0.1, pairs[0])
+    assert not there.terminated.all() and ipd.load_world(copy)(fallen, pairs[1]).terminated.all()
+    np.testing.assert_array_equal(ipd.load_values(copy).v(pairs[0]), ipd.load_values(finished).v(pairs[0]))
+    assert np.isfinite(ipd.load_values(copy, refitted=True).q(*pairs)).all()
+    assert np.isfinite(ipd.load(copy).act(pairs[0][0])).all()
 
 
 def test_stage_alone_is_trained_and_taken_up_later(

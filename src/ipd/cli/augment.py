@@ -24,7 +24,9 @@ class Augment:
     columns: str | None = None
     """A YAML file that says what the columns of a table are."""
     preset: str = "default"
+    """Where the settings come from, such as cpu."""
     seed: int = 0
+    """The one seed of the run."""
 
 
 def main(argv: list[str]) -> int:

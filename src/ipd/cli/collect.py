@@ -20,6 +20,7 @@ class Collect:
     recipe: str = "medium-replay"
     """random, medium, medium-replay, expert or medium-expert."""
     seed: int = 0
+    """Equal seeds make equal files, on one machine."""
     score: float | None = None
     """Evaluation return at which the medium policy is taken; without it, a share of the expert's."""
     share: float = 1 / 3

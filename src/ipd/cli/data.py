@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ipd.data.checks import Finding
-    from ipd.data.columns import Storage
     from ipd.data.episodes import Episodes
 
 LARGE = 4_000_000
-"""Sets of more steps are copied by way of the disk."""
+"""Sets of more steps are read by way of the disk."""
 STYLES = {"fatal": "bold red", "warning": "yellow", "note": "cyan"}
 
 
@@ -81,13 +80,10 @@ def _console() -> Console:
 
 def convert(source: str, target: str, task: str | None = None, columns: str | None = None) -> int:
     """Write a dataset as another kind of file. Returns 0, or 2 where it cannot be read or written."""
-    import tempfile
-
-    from ipd.data.columns import Storage
     from ipd.data.convert import convert as write
     from ipd.data.episodes import DataError
 
-    episodes, code = _load(source, task, columns, Storage(Path(tempfile.gettempdir()), LARGE))
+    episodes, code = _load(source, task, columns)
     if episodes is None:
         return code
     try:
@@ -104,14 +100,15 @@ def convert(source: str, target: str, task: str | None = None, columns: str | No
     return 0
 
 
-def _load(
-    source: str, task: str | None, columns: str | None, storage: Storage | None = None
-) -> tuple[Episodes | None, int]:
+def _load(source: str, task: str | None, columns: str | None) -> tuple[Episodes | None, int]:
+    import tempfile
+
+    from ipd.data.columns import Storage
     from ipd.data.episodes import DataError
     from ipd.data.sources import load
 
     try:
-        return load(source, task, storage, columns), 0
+        return load(source, task, Storage(Path(tempfile.gettempdir()), LARGE), columns), 0
     except DataError as error:
         return None, _refuse(str(error))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipd.data.assembly import NEEDED, OPTIONAL, Entry, Found, assemble, require_size
+from ipd.data.assembly import NEEDED, OPTIONAL, Entry, Found, require_size
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
 
@@ -45,7 +45,7 @@ def read_hdf5(path: Path, source: str, task: str | None, storage: Storage | None
         own = file.attrs.get("task")
         task = task or (own if isinstance(own, str) else None)
         named, named_actions = (_names(file, key, source) for key in NAMES)
-        return assemble(Found(entries, source, task, path, named, named_actions), storage)
+        return Episodes.from_found(Found(entries, source, task, path, named, named_actions), storage)
 
 
 def read_npz(path: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:
@@ -71,7 +71,7 @@ def read_npz(path: Path, source: str, task: str | None, storage: Storage | None)
     with zipfile.ZipFile(path) as archive:
         present = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
         entries = {key: entry(archive, key) for key in (*NEEDED, *OPTIONAL) if key in present}
-        return assemble(Found(entries, source, task, path), storage)
+        return Episodes.from_found(Found(entries, source, task, path), storage)
 
 
 def _names(file: Any, key: str, source: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Arrays that were found, into ``Episodes``: what is refused, where episodes end, what follows them.
+"""Arrays that were found, cut into episodes: what is refused, where they end, what follows them.
 
 Keys (D4RL's): ``observations`` (N, obs), ``actions`` (N, act), ``rewards`` (N,), ``terminals`` (N,),
 and where there are any ``timeouts`` (N,), ``next_observations`` (N, obs), ``lengths`` (E,) in place
@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipd.data.columns import Storage, column, pieces
-from ipd.data.episodes import BoolArray, DataError, Episodes, IntArray
+from ipd.data.columns import BoolArray, IntArray, Storage, column, pieces
+from ipd.data.errors import DataError
 
 NEEDED = ("observations", "actions", "rewards")
 OPTIONAL = ("terminals", "timeouts", "next_observations", "lengths", "final_observations", "unlogged_next")
@@ -173,8 +173,10 @@ def _require_order(found: Found, times: npt.NDArray[np.float64], ends: BoolArray
             raise found.error(message, "times", row, cure)
 
 
-def assemble(found: Found, storage: Storage | None = None) -> Episodes:
+def assemble(found: Found, storage: Storage | None = None) -> dict[str, Any]:
     """Read what was found and cut the rows into episodes by the rules at the top of this file.
+
+    Returns the fields of ``Episodes``, whose module imports this one.
 
     Raises DataError where the arrays do not fit each other or hold what is no number.
     """
@@ -246,47 +248,35 @@ def assemble(found: Found, storage: Storage | None = None) -> Episodes:
 
     ends = ends[keep]
     terminated = terminated[keep]
-    return Episodes(
-        observations=kept(observations),
-        actions=kept(values["actions"]),
-        rewards=kept(values["rewards"]),
-        next_observations=kept(next_observations),
-        terminated=terminated,
-        truncated=(ends & ~terminated) | timeouts[keep],
-        starts=np.concatenate([[0], np.flatnonzero(ends) + 1]).astype(np.int64),
-        source=found.source,
-        task=found.task,
-        unlogged_next=None if unlogged is None else unlogged[keep],
-        remarks=tuple(remarks),
-        observation_names=tuple(found.observation_names),
-        action_names=tuple(found.action_names),
-        times=None if times is None else kept(times),
-        columns=found.columns,
-        disk=disk,
-    )
+    return {
+        "observations": kept(observations),
+        "actions": kept(values["actions"]),
+        "rewards": kept(values["rewards"]),
+        "next_observations": kept(next_observations),
+        "terminated": terminated,
+        "truncated": (ends & ~terminated) | timeouts[keep],
+        "starts": np.concatenate([[0], np.flatnonzero(ends) + 1]).astype(np.int64),
+        "source": found.source,
+        "task": found.task,
+        "unlogged_next": None if unlogged is None else unlogged[keep],
+        "remarks": tuple(remarks),
+        "observation_names": tuple(found.observation_names),
+        "action_names": tuple(found.action_names),
+        "times": None if times is None else kept(times),
+        "columns": found.columns,
+        "disk": disk,
+    }
 
 
-def from_arrays(
-    observations: npt.ArrayLike,
-    actions: npt.ArrayLike,
-    rewards: npt.ArrayLike,
-    terminated: npt.ArrayLike,
-    truncated: npt.ArrayLike,
-    next_observations: npt.ArrayLike | None = None,
-    *,
-    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
-    task: str | None = None,
-) -> Episodes:
-    """``Episodes.from_arrays``; ``names`` are those of the observation's and the action's dimensions."""
-    given = {"observations": observations, "actions": actions, "rewards": rewards, "terminals": terminated}
-    given |= {"timeouts": truncated} | (
-        {} if next_observations is None else {"next_observations": next_observations}
-    )
+def found_in(
+    arrays: Mapping[str, npt.ArrayLike], names: tuple[Sequence[str], Sequence[str]], task: str | None
+) -> Found:
+    """Arrays in memory, by D4RL's keys; ``names`` are of the observation's and of the action's dimensions."""
 
     def entry(values: npt.ArrayLike) -> Entry:
         array = np.asarray(values)
         return Entry(array.shape, array.dtype, lambda rows: array[rows])
 
-    entries = {key: entry(values) for key, values in given.items()}
+    entries = {key: entry(values) for key, values in arrays.items()}
     keys = {"terminals": "terminated", "timeouts": "truncated"}
-    return assemble(Found(entries, "arrays", task, None, *names, keys=keys))
+    return Found(entries, "arrays", task, None, *names, keys=keys)

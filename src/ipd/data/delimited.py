@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipd.data.assembly import assemble
 from ipd.data.columnmap import ColumnMap, map_for
 from ipd.data.columns import Storage, column
 from ipd.data.episodes import DataError, Episodes
@@ -40,7 +39,7 @@ def read_csv(
         chosen, names = map_for(path, columns, present, source)
         file.seek(0)
         table = _filled(_lines(file), present, chosen, rows, storage and storage.of(rows), source)
-    return assemble(found_in(table, chosen, names, source, task), storage)
+    return Episodes.from_found(found_in(table, chosen, names, source, task), storage)
 
 
 def _lines(file: Any) -> Iterator[list[str]]:

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipd.data.columns import column, moments, pieces
+from ipd.data.assembly import Found, assemble, found_in
+from ipd.data.columns import BoolArray, FloatArray, IntArray, Storage, column, moments, pieces
 from ipd.data.errors import DataError as DataError
 
 if TYPE_CHECKING:
     from ipd.types import Steps
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 SMALLEST_STD = 1e-3
 """Observation dimensions that hardly vary are divided by this, so that noise is not blown up."""
@@ -78,6 +75,14 @@ class Episodes:
         if self.starts[0] != 0 or self.starts[-1] != rows or (np.diff(self.starts) < 1).any():
             raise DataError("starts do not cut the rows into episodes", file=self.source, key="starts")
 
+    def __repr__(self) -> str:
+        """What there is, not the numbers."""
+        return (
+            f"<Episodes of {self.source}: {self.num_episodes:,} episodes, {self.num_steps:,} steps, "
+            f"{self.observation_size} observation and {self.action_size} action dimensions, "
+            f"task {self.task or 'unknown'}>"
+        )
+
     @classmethod
     def from_arrays(
         cls,
@@ -95,10 +100,16 @@ class Episodes:
 
         ``observations`` and ``next_observations`` (N, obs), ``actions`` (N, act), the rest (N,).
         """
-        from ipd.data.assembly import from_arrays  # it imports this module
+        given = {"observations": observations, "actions": actions, "rewards": rewards}
+        given |= {"terminals": terminated, "timeouts": truncated}
+        if next_observations is not None:
+            given["next_observations"] = next_observations
+        return cls.from_found(found_in(given, (observation_names, action_names), task))
 
-        arrays = (observations, actions, rewards, terminated, truncated, next_observations)
-        return from_arrays(*arrays, names=(observation_names, action_names), task=task)
+    @classmethod
+    def from_found(cls, found: Found, storage: Storage | None = None) -> Episodes:
+        """What a reader found in a source. Raises DataError where it does not fit together."""
+        return cls(**assemble(found, storage))
 
     @property
     def num_steps(self) -> int:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ipd.data.assembly import assemble
 from ipd.data.columnmap import ColumnMap, read_map, require_columns
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
@@ -49,7 +48,8 @@ def read_lerobot(
             f"{table.rows} steps are here, meta/info.json says {promised}: some files may be missing"
         )
     names = tuple(_names(table, features, used) for used in (chosen.observations, chosen.actions))
-    return assemble(found_in(table, chosen, (names[0], names[1]), source, task, tuple(remarks)), storage)
+    found = found_in(table, chosen, (names[0], names[1]), source, task, tuple(remarks))
+    return Episodes.from_found(found, storage)
 
 
 def _chosen(table: Table, features: Mapping[str, Any], source: str) -> tuple[ColumnMap, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ipd.data.assembly import Entry, Found, assemble
+from ipd.data.assembly import Entry, Found
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
 
@@ -84,7 +84,7 @@ def read_minari(folder: Path, source: str, task: str | None, storage: Storage | 
         names = [about.get(f"{key[:-1]}_names") or _names(leaves[key]) for key in ("observations", "actions")]
         keys = {"terminals": "terminations", "timeouts": "truncations"}
         found = Found(entries, source, task or _task(about), None, names[0], names[1], keys)
-        return assemble(found, storage)
+        return Episodes.from_found(found, storage)
 
 
 def _task(about: dict[str, Any]) -> str | None:

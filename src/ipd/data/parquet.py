@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipd.data.assembly import assemble
 from ipd.data.columnmap import map_for
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
@@ -39,7 +38,7 @@ def read_parquet(
     chosen, names = map_for(path, columns, table.present, source)
     kept: Mapping[bytes, bytes] = arrow.parquet.read_schema(path).metadata or {}
     own = kept[b"task"].decode() if b"task" in kept else None
-    return assemble(found_in(table, chosen, names, source, task or own), storage)
+    return Episodes.from_found(found_in(table, chosen, names, source, task or own), storage)
 
 
 def open_parquet(paths: Sequence[Path], source: str) -> Table:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from ipd.data.assembly import Entry, Found
 from ipd.data.columnmap import ColumnMap
-from ipd.data.columns import pieces
-from ipd.data.episodes import DataError, IntArray
+from ipd.data.columns import IntArray, pieces
+from ipd.data.errors import DataError
 
 DoubleArray = npt.NDArray[np.float64]
 KEYS = {

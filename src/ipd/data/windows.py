@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from ipd.data.episodes import IntArray
+from ipd.data.columns import IntArray
 
 
 def window_rows(

@@ -140,6 +140,12 @@ class Controller:
         self._step = eqx.filter_jit(step)
         self.reset()
 
+    def __repr__(self) -> str:
+        """Sizes, seeds and rows."""
+        observation, action = len(self._normaliser.observation_mean), len(self._normaliser.action_low)
+        sizes = f"{observation} observation and {action} action dimensions"
+        return f"<Controller: {sizes}, {self._shape[0]} seeds of {self._shape[1]} rows, step {self._time}>"
+
     def reset(self, rows: int | None = None) -> None:
         """Forget everything; ``rows`` episodes begin (default: one for each seed)."""
         rows = self._seeds if rows is None else rows
@@ -156,9 +162,15 @@ class Controller:
     ) -> Float[np.ndarray, "*rows act"]:
         """Actions for observations and the rewards of the step before, all in the task's units.
 
-        Rewards may be left out where the policy follows no target return; IPD's follows none.
+        Rewards may be left out where the policy follows no target return; IPD's follows none. Raises
+        ``ValueError`` where the shape is not that of the rows that began.
         """
-        raw = np.asarray(observations, np.float32)
+        raw, size = np.asarray(observations, np.float32), len(self._normaliser.observation_mean)
+        rows = self._shape[0] * self._shape[1]
+        if raw.shape[-1:] != (size,) or raw.size != rows * size:
+            expected = f"({rows}, {size})" if rows > 1 else f"({size},)"
+            message = f"observations of shape {raw.shape}, expected {expected}; reset(rows) sets the rows"
+            raise ValueError(message)
         normal = self._normaliser.observations(raw).reshape(*self._shape, -1)
         each = np.broadcast_to(np.asarray(rewards, np.float32), raw.shape[:-1]).reshape(self._shape)
         actions, self._memory = self._step(

@@ -88,6 +88,10 @@ class CheckpointStore:
             if int(path.stem.removeprefix("step-")) not in whole:
                 path.unlink()
 
+    def names(self, step: int) -> set[str]:
+        """Of the arrays saved as `step`, as their description says."""
+        return set(files.read_json(self.path(step).with_suffix(".json")).get("tensors", ()))
+
     def load(self, step: int, like: Any) -> Any:
         """The tree saved as `step`, in the structure of `like` (arrays or their shapes and dtypes).
 

@@ -114,11 +114,7 @@ def split_episodes(run: Run) -> Split:
     apart = is_held_out[episodes.episode_index]
     training, held_out = np.flatnonzero(known & ~apart), np.flatnonzero(known & apart)
     lengths = np.bincount(episodes.episode_index[held_out])
-    rule = (
-        termination_rule(run.task.id if run.task else None, run.normaliser)
-        if config.termination == "known"
-        else None
-    )
+    rule = rule_of(run)
     ends = bool(episodes.terminated[training].any())
     return Split(
         training,
@@ -136,6 +132,25 @@ def _scale(run: Run, training: NDArray[np.int64]) -> ChangeScale:
     steps: Any = run.steps
     mean, std = moments(steps.next_observations, steps.observations, training)
     return ChangeScale(jnp.asarray(mean, jnp.float32), jnp.asarray(np.maximum(std, 1e-6), jnp.float32))
+
+
+def ensembles(run: Run) -> Any:
+    """The finished ensembles, seeds on axis 0, of the stage's files alone: the data may have gone."""
+    store = run.store("world", "")
+    names = store.names(store.steps()[-1])
+    head = any(name.startswith("best/termination/") for name in names)
+    size = jnp.zeros(run.spec.observation_size)
+
+    def init_one(key: jax.Array) -> world_learner.State:
+        return world_learner.init(run.config.world, run.spec, ChangeScale(size, size), head, key)
+
+    return finished(run, "world", "", jax.vmap(init_one)).state.best
+
+
+def rule_of(run: Run) -> TerminationRule | None:
+    """How imagined episodes end by the run's settings, where the task has a rule."""
+    known = run.config.world.termination == "known"
+    return termination_rule(run.job.task, run.normaliser) if known else None
 
 
 @cache

@@ -1,6 +1,6 @@
 """Finished stages of a run, alone: a world model for another planner, values for another policy.
 
-Everything here takes and gives NumPy arrays in logged units.
+Everything here takes and gives NumPy arrays in logged units, and reads nothing but the run directory.
 """
 
 from __future__ import annotations
@@ -44,11 +44,16 @@ class World:
         self.kappa, self._normaliser = kappa, normaliser
         self._predict = eqx.filter_jit(predict)
 
+    def __repr__(self) -> str:
+        """Sizes and kappa."""
+        return f"<World: {_sizes(self._normaliser)}, kappa {self.kappa:.4g}>"
+
     def __call__(
         self, observations: Float[np.ndarray, "rows obs"], actions: Float[np.ndarray, "rows act"]
     ) -> Imagined:
-        """What follows each pair: mean dynamics and reward of the members."""
+        """What follows each pair: mean dynamics and reward of the members. Raises `ValueError` by shapes."""
         bridge = self._normaliser
+        _require_rows(bridge, observations, actions)
         said = self._predict(
             jnp.asarray(bridge.observations(observations)), jnp.asarray(bridge.actions(actions))
         )
@@ -70,18 +75,38 @@ class Values:
         self.discount, self._state, self._normaliser = discount, state, normaliser
         self._v = eqx.filter_jit(lambda state, rows: value_learner.value_fn(state)(rows))
 
+    def __repr__(self) -> str:
+        """Sizes and discount."""
+        return f"<Values: {_sizes(self._normaliser)}, discount {self.discount:.4g}>"
+
     def v(self, observations: Float[np.ndarray, "rows obs"]) -> Float[np.ndarray, "rows"]:
-        """V(s)."""
+        """V(s). Raises `ValueError` where the shape is another."""
+        _require_rows(self._normaliser, observations)
         rows = jnp.asarray(self._normaliser.observations(observations))
         return np.asarray(self._v(self._state, rows)) / self._normaliser.reward_scale
 
     def q(
         self, observations: Float[np.ndarray, "rows obs"], actions: Float[np.ndarray, "rows act"]
     ) -> Float[np.ndarray, "rows"]:
-        """min over the target critics of Q(s, a)."""
+        """min over the target critics of Q(s, a). Raises `ValueError` where shapes are others."""
+        _require_rows(self._normaliser, observations, actions)
         pairs = self._normaliser.observations(observations), self._normaliser.actions(actions)
         found = value_learner.smallest_q(self._state, *map(jnp.asarray, pairs))
         return np.asarray(found) / self._normaliser.reward_scale
+
+
+def _sizes(normaliser: Normaliser) -> str:
+    observation, action = len(normaliser.observation_mean), len(normaliser.action_low)
+    return f"{observation} observation and {action} action dimensions"
+
+
+def _require_rows(normaliser: Normaliser, observations: Any, actions: Any = None) -> None:
+    rows = np.shape(observations)[:1]
+    sizes = {"observations": (observations, len(normaliser.observation_mean))}
+    sizes |= {} if actions is None else {"actions": (actions, len(normaliser.action_low))}
+    for name, (given, size) in sizes.items():
+        if np.shape(given) != (*rows, size):
+            raise ValueError(f"{name} of shape {np.shape(given)}, expected (rows, {size}), one row a pair")
 
 
 def load_world(folder: str | Path, seed: int | None = None) -> World:
@@ -90,10 +115,10 @@ def load_world(folder: str | Path, seed: int | None = None) -> World:
     `seed` is one of the run's seeds (default: the first). Raises `InputError`.
     """
     run, row = _opened(folder, seed, "world")
-    trained, split = modelling.world(run)
-    ensemble: Any = unstack(trained.state.best, row)
+    ensemble = unstack(modelling.ensembles(run), row)
     kappa = float(run.summary("world")["seeds"][row]["kappa"])
-    return World(predict_fn(run.config.world, ensemble, split.rule), kappa, run.normaliser)
+    predict = predict_fn(run.config.world, ensemble, modelling.rule_of(run))
+    return World(predict, kappa, run.normaliser)
 
 
 def load_values(folder: str | Path, seed: int | None = None, refitted: bool = False) -> Values:
@@ -108,7 +133,7 @@ def load_values(folder: str | Path, seed: int | None = None, refitted: bool = Fa
 
 
 def _opened(folder: str | Path, seed: int | None, stage: str) -> tuple[Run, int]:
-    opened = open_run(Path(folder), task=stage == "world", needs=(stage,))
+    opened = open_run(Path(folder), task=False, needs=(stage,))
     run = dataclasses.replace(opened, progress=Progress(quiet=True))
     seed = run.seeds[0] if seed is None else seed
     if seed not in run.seeds:

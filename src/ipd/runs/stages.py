@@ -56,10 +56,12 @@ def train(
     `config` is a `Config` or a preset's name, which is adjusted to the task; `seeds` counts from 0;
     `columns` is a YAML file that says what the columns of a table are; `until` names a stage after which
     nothing more is needed: `world`, for instance, trains the world model alone. Called again after an
-    interruption, or for later stages, it goes on. Raises as `execute` does, `KeyError` for an unknown
-    preset.
+    interruption, or for later stages, it goes on. Raises as `execute` does.
     """
-    chosen = with_task(config, env, str(data)) if isinstance(config, str) else config
+    try:
+        chosen = with_task(config, env, str(data)) if isinstance(config, str) else config
+    except KeyError as error:
+        raise InputError(f"config: {error.args[0]}") from error
     return execute(Path(out), Job(str(data), env, tuple(range(seeds)), chosen, columns), until=until)
 
 
