@@ -2,8 +2,8 @@
 
     python bench/exported.py RUN --name NAME
 
-RUN is a run of a task of Gymnasium's own. Each format plays every episode of evaluations.csv again, and so does
-`ipd.load`, whose only difference from `ipd evaluate` is that it computes one episode at a time and not all side by
+RUN is a run of a task of Gymnasium's own. Each format plays every episode of evaluations.csv again, and so
+does `ipd.load`, which differs from `ipd evaluate` only in computing one episode at a time and not all side by
 side. Writes bench/results/exported-NAME.csv, a row for each episode:
 
     return_difference    of the return, from evaluations.csv
@@ -73,7 +73,8 @@ def main() -> None:
     opened = open_run(chosen.run)
     name, task, seed = opened.config.algo, str(opened.job.task), opened.seeds[0]
     half = (opened.normaliser.action_high - opened.normaliser.action_low) / 2
-    rows = [row for row in csv.DictReader((chosen.run / "evaluations.csv").open()) if row["policy"] == name]
+    lines = (chosen.run / "evaluations.csv").read_text().splitlines()
+    rows = [row for row in csv.DictReader(lines) if row["policy"] == name]
     last = max(int(row["step"]) for row in rows)
     rows = [row for row in rows if (int(row["seed"]), int(row["step"])) == (seed, last)]
     found = []
@@ -98,8 +99,9 @@ def main() -> None:
                               len(mine.actions), mine.total - float(row["return"]), same, off,
                               int((outside > 0).any(1).sum()), max(float(outside.max()), 0.0)])  # fmt: skip
                 print(*found[-1], flush=True)
-    columns = ["by", "episode", "evaluated_return", "return", "evaluated_length", "length", "return_difference",
-               "same_steps", "action_difference", "steps_outside", "furthest_outside"]  # fmt: skip
+    columns = ["by", "episode", "evaluated_return", "return", "evaluated_length", "length",
+               "return_difference", "same_steps", "action_difference", "steps_outside",
+               "furthest_outside"]  # fmt: skip
     with (HERE / "results" / f"exported-{chosen.name}.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *found])
 

@@ -20,6 +20,7 @@ from ipd.runs.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
 @pytest.mark.parametrize("format", ["onnx", "safetensors"])
 def test_the_loop_of_the_page_ends_with_the_returns_of_the_run(
     format: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -27,7 +28,8 @@ def test_the_loop_of_the_page_ends_with_the_returns_of_the_run(
     """docs/export.md drives the task by runner.py alone; its returns are those in evaluations.csv."""
     to, difference = export(finished, format, seed=1, to=tmp_path / "controller")
     assert difference < 1e-5
-    rows = [row for row in csv.DictReader((finished / "evaluations.csv").open()) if row["policy"] == "ipd"]
+    lines = (finished / "evaluations.csv").read_text().splitlines()
+    rows = [row for row in csv.DictReader(lines) if row["policy"] == "ipd"]
     last = max(int(row["step"]) for row in rows)
     wanted = [float(row["return"]) for row in rows if (row["seed"], int(row["step"])) == ("1", last)]
     page = (ROOT / "docs" / "export.md").read_text()

@@ -16,6 +16,7 @@ from ipd.baselines.material import Constants
 from ipd.baselines.rebrac import DeterministicPolicy
 from ipd.baselines.reinformer import MaxReturnTransformer
 from ipd.baselines.sequences import TokenTransformer
+from ipd.config import Algo
 from ipd.data.episodes import Normaliser
 from ipd.nn.mlp import PRNG
 from ipd.policy.act import Context, Controller, Driver, Memory, act
@@ -28,7 +29,7 @@ from ipd.runs.errors import InputError
 from ipd.types import Spec
 from ipd.value.networks import GaussianPolicy, SquashedGaussianPolicy
 
-YARDSTICKS = {"quasi_optimal": "iql", "quasi_optimal_refitted": "iql", "cloning": "bc"}
+YARDSTICKS: dict[str, Algo] = {"quasi_optimal": "iql", "quasi_optimal_refitted": "iql", "cloning": "bc"}
 """Policies beside IPD in its runs, and the algorithm that each is."""
 
 Blank = dict[str, NDArray[Any]]
@@ -69,7 +70,7 @@ def portable(run: Run, row: slice, name: str | None = None) -> Portable:
         acting = judging.controller(run, values, state, row)
         driver = unstack(judging.drivers(run, values, state), row.start)
         return of_sequence(driver, run.config.policy.context_len, run.normaliser, acting)
-    there = YARDSTICKS if algo == "ipd" else {algo: algo}
+    there: dict[str, Algo] = YARDSTICKS if algo == "ipd" else {algo: algo}
     if name not in there:
         has = ", ".join(("ipd", *there) if algo == "ipd" else there)
         raise InputError(f"{run.folder}: a run of {algo} has no policy {name!r}; export one of {has}")
@@ -135,7 +136,7 @@ class Acting(NamedTuple):
 
 
 def of_baseline(name: str, made: Acting, normaliser: Normaliser, controller: Controller) -> Portable:
-    """Any algorithm: its `act`, with the memory's arrays by name; and its network where that is a known one."""
+    """Any algorithm: its `act`, the memory's arrays by name, and its network where that is a known one."""
     module, reads = made.algorithm.module, made.algorithm.reads
     first = module.begin(made.config, made.spec, made.constants)
     # what was asked for at each step has one name for all policies
@@ -152,9 +153,7 @@ def of_baseline(name: str, made: Acting, normaliser: Normaliser, controller: Con
         kept = jax.tree.unflatten(jax.tree.structure(first), [memory[each] for each in names])
         reward = memory.get("reward", jnp.zeros(())) * normaliser.reward_scale
         time = memory.get("time", jnp.zeros((), jnp.int32))
-        action, kept = module.act(
-            made.config, made.state, made.constants, kept, normal, reward, _key(time)
-        )
+        action, kept = module.act(made.config, made.state, made.constants, kept, normal, reward, _key(time))
         after = dict(zip(names, jax.tree.leaves(kept), strict=True))
         told = {"time": time + 1, "reward": jnp.zeros(())}
         return action, after | {each: told[each] for each in memory if each in told}

@@ -34,8 +34,8 @@ class Runner:
     """Acts for one episode at a time, in logged units.
 
     `contract` is what contract.json says; `observation_names` and `action_names` give the order of the
-    dimensions; `needs_reward` tells a policy that counts down the return it was asked for. Raises `ValueError` where the policy's file is not the one of the contract, or they
-    do not fit each other.
+    dimensions; `needs_reward` tells a policy that counts down the return it was asked for. Raises
+    `ValueError` where the policy's file is not the one of the contract, or they do not fit each other.
     """
 
     def __init__(self, folder: str | Path):
@@ -46,7 +46,8 @@ class Runner:
         self.action_names: tuple[str, ...] = tuple(done["names"])
         width, count = len(self.observation_names), len(self.action_names)
         self._mean, std, self._data_low, self._data_high = (
-            _numbers(seen[key], width, f"observation.{key}") for key in ("mean", "std", "data_low", "data_high")
+            _numbers(seen[key], width, f"observation.{key}")
+            for key in ("mean", "std", "data_low", "data_high")
         )
         # a dimension that never changed has no width, but rounding
         beyond = np.float32(seen["margin"]) * np.maximum(self._data_high - self._data_low, std)
@@ -107,7 +108,7 @@ class Runner:
         if not self.needs_reward:
             return {}
         if reward is None and self._begun:
-            raise ValueError("this policy counts its return down; act(observation, reward of the step before)")
+            raise ValueError("the policy counts its return down: act(observation, reward of the step before)")
         earned = np.asarray(0 if reward is None else reward, np.float32)
         if earned.shape or not np.isfinite(earned):
             raise ValueError(f"reward is {reward}: must be one finite number")

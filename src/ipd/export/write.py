@@ -23,7 +23,7 @@ LARGEST_DIFFERENCE = 1e-4
 """Of an exported action from the run's own, in halves of the action range; a larger one is not written."""
 PARITY_STEPS = 50
 MARGIN = 0.5
-"""In widths of the data's range. Ordinary episodes leave the range by up to a tenth of it (docs/export.md)."""
+"""In widths of the data's range; ordinary episodes go further than the data by up to a tenth of one."""
 UNITS = "logged units"
 NEEDS = {"onnx": ("onnx", "onnxruntime"), "stablehlo": (), "safetensors": ()}
 
