@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,39 +13,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ipd
 from ipd.cli import main
 from ipd.data.sources import load
-from ipd.evaluation.rollouts import rollout
-from ipd.evaluation.tasks import task as find_task
-from ipd.export.runner import Runner
 from ipd.export.write import Limits, export
-from ipd.runs import judging
 from ipd.runs.errors import InputError
 
-
-class OneByOne:
-    """A runner for each row, as `rollout` asks for it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def reset(self, rows: int) -> None:
-        self.runners = [Runner(self.folder) for _ in range(rows)]
-
-    def act(self, observations: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-        return np.stack([runner.act(row) for runner, row in zip(self.runners, observations, strict=True)])
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("format", ["onnx", "safetensors"])
-def test_whole_episodes_in_the_task_are_the_same(format: str, finished: Path, tmp_path: Path) -> None:
-    folder, difference = export(finished, format, seed=1, to=tmp_path / "out", margin=1e3)
+def test_the_loop_of_the_page_ends_with_the_returns_of_the_run(
+    format: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/export.md drives the task by runner.py alone; its returns are those in evaluations.csv."""
+    to, difference = export(finished, format, seed=1, to=tmp_path / "controller")
     assert difference < 1e-5
-    task, first = find_task("Hopper-v4"), judging.FIRST_EPISODE_SEED
-    wanted = rollout(task, ipd.load(finished, seed=1), 2, first)
-    told = rollout(task, OneByOne(folder), 2, first)
-    np.testing.assert_array_equal(told.lengths, wanted.lengths)
-    np.testing.assert_allclose(told.returns, wanted.returns, rtol=1e-4)
+    lines = (finished / "evaluations.csv").read_text().splitlines()
+    rows = [row for row in csv.DictReader(lines) if row["policy"] == "ipd"]
+    last = max(int(row["step"]) for row in rows)
+    wanted = [float(row["return"]) for row in rows if (row["seed"], int(row["step"])) == ("1", last)]
+    page = (ROOT / "docs" / "export.md").read_text()
+    (loop,) = [text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "gymnasium" in text]
+    assert "range(10)" in loop
+    (tmp_path / "loop.py").write_text(loop.replace("range(10)", f"range({len(wanted)})"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(to))
+    monkeypatch.delitem(sys.modules, "runner", raising=False)
+    told = runpy.run_path(str(tmp_path / "loop.py"))
+    np.testing.assert_allclose(told["returns"], wanted, rtol=1e-4)
+    assert Path(sys.modules.pop("runner").__file__ or "").parent == to
 
 
 def test_the_command_writes_a_contract_that_says_it_all(
@@ -81,7 +80,7 @@ def test_yardsticks_are_exported_too(policy: str, finished: Path, tmp_path: Path
 
 def test_what_cannot_be_exported_is_refused(finished: Path, tmp_path: Path) -> None:
     to = tmp_path / "out"
-    with pytest.raises(InputError, match="policy cql of a run of ipd cannot be exported; export one of ipd"):
+    with pytest.raises(InputError, match="a run of ipd has no policy 'cql'; export one of ipd, quasi"):
         export(finished, "safetensors", policy="cql", to=to)
     with pytest.raises(InputError, match="has no seed 7; there are 0, 1"):
         export(finished, "safetensors", seed=7, to=to)

@@ -14,7 +14,7 @@ from ipd.export import write as writing
 from ipd.export.portable import Portable
 from ipd.runs.errors import RunFailed
 
-from .conftest import NORMALISER, Exported, gaussian, sequence
+from .conftest import NORMALISER, Exported, plain, sequence
 
 FORMATS = ("onnx", "stablehlo", "safetensors")
 ALLOWED = 1e-5
@@ -44,7 +44,7 @@ def test_an_exported_sequence_policy_acts_as_the_run_does(format: str, time: str
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_exported_policy_without_memory_acts_as_the_run_does(format: str, exported: Exported) -> None:
-    made = gaussian()
+    made = plain()
     runner = exported(made, format)
     wanted = np.stack([made.controller.act(each) for each in observations()])
     np.testing.assert_allclose([runner.act(each) for each in observations()], wanted, atol=ALLOWED)
@@ -111,8 +111,8 @@ def test_nothing_is_left_of_an_export_that_was_killed(
     with monkeypatch.context() as patched:
         patched.setattr(writing, "parity", killed)
         with pytest.raises(KeyboardInterrupt):
-            exported(gaussian())
+            exported(plain())
     assert not list(tmp_path.iterdir())
-    exported(gaussian())
+    exported(plain())
     names = sorted(path.name for path in (tmp_path / "out-safetensors").iterdir())
     assert names == ["contract.json", "policy.safetensors", "runner.py"]

@@ -13,7 +13,7 @@ import pytest
 
 from ipd.export.runner import Runner
 
-from .conftest import NORMALISER, SEEN, Exported, gaussian, sequence
+from .conftest import NORMALISER, SEEN, Exported, plain, sequence
 
 MEAN = NORMALISER.observation_mean
 MIDDLE = [1.0, 0.0, 0.25]
@@ -45,8 +45,8 @@ def test_a_contract_of_something_else_is_refused(exported: Exported, tmp_path: P
         with pytest.raises(ValueError, match=match):
             Runner(path.parent)
 
-    refused(written | {"format": 2}, "format 2, this runner reads 1")
-    memory = written["memory"] | {"prompts": {"shape": [5], "dtype": "float32"}}
+    refused(written | {"format": 1}, "format 1, this runner reads 2")
+    memory = written["memory"] | {"prompts": {"shape": [5], "dtype": "float32", "first": 0}}
     refused(written | {"memory": memory}, r"policy.onnx has .*'prompts': \(4,\).* says .*'prompts': \(5,\)")
     action = written["action"] | {"names": ["a", "b"]}
     refused(written | {"action": action}, r"action.low has shape \(3,\), expected \(2,\)")
@@ -61,7 +61,7 @@ def test_a_contract_of_something_else_is_refused(exported: Exported, tmp_path: P
 
 
 def test_names_and_shapes_are_checked(exported: Exported) -> None:
-    runner = exported(gaussian())
+    runner = exported(plain())
     assert runner.observation_names == tuple(f"observation_{i}" for i in range(5))
     assert runner.action_names == ("action_0", "action_1", "action_2")
     row = observations(1)[0]
@@ -81,7 +81,7 @@ def test_refuse_names_the_dimension_and_leaves_the_episode_as_it_was(
     value: float, exported: Exported
 ) -> None:
     """Dimension 2 was between -8 and 12 in the data."""
-    runner, other = exported(sequence()), exported(sequence(), "onnx")
+    runner, other = exported(sequence(), margin=0.0), exported(sequence(), "onnx")
     rows = observations(4)
     for row in rows:
         bad = row.copy()
@@ -93,15 +93,37 @@ def test_refuse_names_the_dimension_and_leaves_the_episode_as_it_was(
 
 def test_the_range_of_the_data_belongs_to_it_and_a_margin_widens_it(exported: Exported) -> None:
     low, high = SEEN
-    exported(gaussian()).act(low)
-    wide = exported(gaussian(), "onnx", margin=0.1)
+    exported(plain(), margin=0.0).act(low)
+    wide = exported(plain(), "onnx", margin=0.1)
     wide.act(high + 1.99)
     with pytest.raises(ValueError, match=r"dimension 0 .* is 12.01, accepted are -12 to 12 \(and 4 more\)"):
         wide.act(high + 2.01)
-    clips = exported(gaussian(), "stablehlo", margin=0.1, on_bad_observation="clip")
+    clips = exported(plain(), "stablehlo", margin=0.1, on_bad_observation="clip")
     odd = high + np.float32([1.0, 0.0, 0.0, 0.0, 9.0])  # only the last is out of range
     free = clips.step(high + np.float32([1.0, 0.0, 0.0, 0.0, 0.0]), {})[0]
     np.testing.assert_array_equal(clips.act(odd), free)
+
+
+def test_an_ordinary_step_outside_the_data_does_not_stop_an_episode_and_an_absurd_one_does(
+    exported: Exported,
+) -> None:
+    """Half the width of the range is added on both sides unless another margin is asked for."""
+    low, high = SEEN
+    runner = exported(plain())
+    assert runner.contract["observation"]["margin"] == 0.5
+    for near in (high + 9.9, low - 9.9):
+        runner.act(near)
+    for far in (high + 10.1, low - 10.1, np.full(5, 1e6), np.full(5, np.nan)):
+        with pytest.raises(ValueError, match=r"observation dimension 0 .*accepted are -20 to 20 "):
+            runner.act(far)
+
+
+def test_a_dimension_that_never_changed_may_differ_by_rounding(exported: Exported) -> None:
+    """Without a width the standard deviation counts, which is 2 here and 0.001 at least."""
+    runner = exported(plain(), seen=(MEAN, MEAN))
+    runner.act(MEAN + 0.9)
+    with pytest.raises(ValueError, match="accepted are -1 to 1 "):
+        runner.act(MEAN + 1.1)
 
 
 def test_hold_repeats_the_last_action_and_time_goes_on(exported: Exported) -> None:
@@ -163,12 +185,12 @@ def test_actions_never_change_faster_than_the_rate(exported: Exported) -> None:
 
 
 def test_limits_hold_for_a_held_action(exported: Exported) -> None:
-    runner = exported(gaussian(), high=(0.5, 0.5, 0.1), on_bad_observation="hold")
+    runner = exported(plain(), high=(0.5, 0.5, 0.1), on_bad_observation="hold")
     np.testing.assert_allclose(runner.act(np.full(5, np.nan)), [0.5, 0.0, 0.1])
 
 
 def test_an_action_that_is_not_finite_is_never_given(exported: Exported) -> None:
-    runner = exported(gaussian())
+    runner = exported(plain())
     runner.step = lambda observation, memory: (np.full(3, np.nan, np.float32), memory)
     with pytest.raises(FloatingPointError, match="the policy gave"):
         runner.act(observations(1)[0])

@@ -18,11 +18,11 @@ class Export:
     run: Annotated[Path, tyro.conf.Positional]
     """The run's directory."""
     format: Literal["onnx", "stablehlo", "safetensors"] = "onnx"
-    """ONNX (onnxruntime), serialised StableHLO (JAX), or named arrays (NumPy)."""
+    """ONNX (onnxruntime), serialised StableHLO (JAX; of every algorithm), or named arrays (NumPy)."""
     seed: int | None = None
     """One of the run's seeds; without it the first."""
     policy: str | None = None
-    """A yardstick of the run instead: quasi_optimal, quasi_optimal_refitted or cloning."""
+    """A yardstick of a run of ipd instead: quasi_optimal, quasi_optimal_refitted or cloning."""
     to: Path | None = None
     """Folder to make; without it RUN/export/FORMAT-seed-N."""
     limit_low: tuple[float, ...] = ()
@@ -34,8 +34,8 @@ class Export:
     on_bad_observation: Literal["refuse", "hold", "clip"] = "refuse"
     """What an observation that is not finite or out of range leads to: an error, the last action again, or
     the action for the nearest one in range."""
-    margin: float = 0.0
-    """How far beyond the range that the data had is still in range, as a share of it."""
+    margin: float = 0.5
+    """How far beyond the range that the data had is still in range, as a share of its width."""
 
 
 def main(argv: list[str]) -> int:

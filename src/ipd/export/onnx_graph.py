@@ -19,7 +19,9 @@ _TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "bool": Tens
 def model(
     arrays: dict[str, NDArray[np.float32]], network: dict[str, Any], blank: dict[str, NDArray[Any]]
 ) -> bytes:
-    """The serialised model. Inputs: `observation` (obs,) in logged units and each array of `blank`.
+    """The serialised model of a network of known kind, "mlp" or "sequence".
+
+    Inputs: `observation` (obs,) in logged units and each array of `blank`.
 
     Outputs: `action` (act,) in logged units, and `next_NAME` for each array of the memory.
     """
@@ -107,49 +109,81 @@ def _mlp(graph: _Graph, name: str, x: str) -> str:
 def _sequence(
     graph: _Graph, network: dict[str, Any], blank: dict[str, NDArray[Any]], normal: str
 ) -> tuple[str, dict[str, str]]:
-    """Action in [-1, 1], and the memory afterwards; `ipd.policy.act.act` without its options."""
-    context, action_size = blank["actions"].shape
-    table = graph.arrays["embed_timestep"]
+    """Action in [-1, 1], and the memory afterwards; of IPD, Decision Transformer and Reinformer.
+
+    `ipd.policy.act.act` without its options, and `act` of `ipd.baselines.dt` and `.reinformer`.
+    """
+    action_size = blank["actions"].shape[1]
 
     def push(name: str, new: str) -> str:
         row = graph.shaped(new, 1, *blank[name].shape[1:])
         return graph("Concat", graph.rows(name, 1), row, axis=0)
 
-    prompt = graph("Div", _mlp(graph, "value", normal), graph.array("prompt_scale"))
+    one, last = graph.constant(np.int32(1)), graph.constant(np.int32(len(graph.arrays["embed_timestep"]) - 1))
+    time = "time"
+    if "time" not in blank:
+        earlier = graph("Cast", graph.rows("present", -1), to=TensorProto.INT32)
+        time = graph("Mul", graph("Add", graph.rows("timesteps", -1), one), earlier)
     after = {
         "observations": push("observations", normal),
-        "prompts": push("prompts", prompt),
-        "timesteps": push("timesteps", graph("Min", "time", graph.constant(np.int32(len(table) - 1)))),
+        "actions": push("actions", graph.constant(np.zeros(action_size, np.float32))),
+        "timesteps": push("timesteps", graph("Min", time, last)),
         "present": push("present", graph.constant(np.array([True]))),
-        "time": graph("Add", "time", graph.constant(np.int32(1))),
     }
-    actions = push("actions", graph.constant(np.zeros(action_size, np.float32)))
+    if "time" in blank:
+        after["time"] = graph("Add", "time", one)
+    if "reward" in blank:
+        after["reward"] = graph.constant(np.float32(0))
+    before = graph.rows("prompts", -1)
+    if network["prompt"] == "value":
+        prompt = graph("Div", _mlp(graph, "value", normal), graph.array("prompt_scale"))
+    elif network["prompt"] == "counted":
+        prompt = graph("Sub", before, graph("Mul", "reward", graph.array("prompt_a_reward")))
+    else:
+        after["prompts"] = push("prompts", graph.constant(np.zeros(1, np.float32)))
+        prompt = graph.linear("head_prompt", _hidden(graph, network, after, blank, 2))
+        bound = graph("Add", before, graph.array("rise"))
+        infinite = graph.constant(np.array([np.inf], np.float32))
+        prompt = graph("Min", prompt, graph("Where", graph.rows("present", -1), bound, infinite))
+    after["prompts"] = push("prompts", prompt)
+    action = graph.linear("head", _hidden(graph, network, after, blank, 1))
+    if network["prompt"] == "predicted":
+        ends = (graph.constant(np.float32(-1)), graph.constant(np.float32(1)))
+        action = graph("Min", graph("Max", action, ends[0]), ends[1])
+    else:
+        action = graph("Tanh", action)
+    newest = graph.shaped(action, 1, action_size)
+    after["actions"] = graph("Concat", graph.rows(after["actions"], 0, -1), newest, axis=0)
+    return action, after
+
+
+def _hidden(
+    graph: _Graph, network: dict[str, Any], seen: dict[str, str], blank: dict[str, NDArray[Any]], behind: int
+) -> str:
+    """(width,) of the token that `behind` tokens follow, which it does not see."""
+    context = len(blank["present"])
     time = graph.array("embed_timestep")
+    width = graph.arrays["embed_timestep"].shape[1]
     if network["time"] == "episode":
-        time = graph("Gather", time, after["timesteps"], axis=0)
-    width = table.shape[1]
-    kinds = {
-        "prompt": graph.shaped(after["prompts"], context, 1),
-        "observation": after["observations"],
-        "action": actions,
+        time = graph("Gather", time, seen["timesteps"], axis=0)
+    rows = {
+        "prompt": graph.shaped(seen["prompts"], context, 1),
+        "observation": seen["observations"],
+        "action": seen["actions"],
     }
-    embedded = [graph("Add", graph.linear(f"embed_{name}", rows), time) for name, rows in kinds.items()]
+    embedded = [graph("Add", graph.linear(f"embed_{s}", rows[s]), time) for s in network["streams"]]
     stacked = graph("Concat", *(graph.shaped(each, context, 1, width) for each in embedded), axis=1)
-    # the newest action is what is asked for
-    x = graph.rows(graph.shaped(stacked, 3 * context, width), 0, -1)
-    thrice = graph("Expand", graph.shaped(after["present"], context, 1), graph.constant([context, 3]))
-    present = graph.rows(graph.shaped(thrice, 1, 3 * context), 0, -1, axis=1)
-    tokens = 3 * context - 1
-    visible = graph("And", graph.constant(np.tril(np.ones((tokens, tokens), bool)), "causal"), present)
+    x = graph.rows(graph.shaped(stacked, 3 * context, width), 0, -behind)
+    thrice = graph("Expand", graph.shaped(seen["present"], context, 1), graph.constant([context, 3]))
+    present = graph.rows(graph.shaped(thrice, 1, 3 * context), 0, -behind, axis=1)
+    tokens = 3 * context - behind
+    causal = np.tril(np.ones((tokens, tokens), bool))
+    visible = graph("And", graph.constant(causal, f"causal_{tokens}"), present)
     x = graph.norm("norm_in", x, network["epsilon"])
     for layer in range(network["layers"]):
         last = layer == network["layers"] - 1  # in the end one token counts
         x = _block(graph, f"blocks/{layer}", x, visible, network, width, last)
-    hidden = graph.shaped(graph.norm("norm_out", x, network["epsilon"]), width)
-    action = graph("Tanh", graph.linear("head", hidden))
-    newest = graph.shaped(action, 1, action_size)
-    after["actions"] = graph("Concat", graph.rows(actions, 0, -1), newest, axis=0)
-    return action, after
+    return graph.shaped(graph.norm("norm_out", x, network["epsilon"]), width)
 
 
 def _block(

@@ -11,20 +11,29 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
+from ipd.baselines.dt import ReturnPolicy
+from ipd.baselines.material import Constants
+from ipd.baselines.rebrac import DeterministicPolicy
+from ipd.baselines.reinformer import MaxReturnTransformer
+from ipd.baselines.sequences import TokenTransformer
+from ipd.config import Algo
 from ipd.data.episodes import Normaliser
 from ipd.nn.mlp import PRNG
 from ipd.policy.act import Context, Controller, Driver, Memory, act
+from ipd.policy.model import SequencePolicy
 from ipd.runs import judging, learning, stages
-from ipd.runs.algorithms import ALGORITHMS
+from ipd.runs.algorithms import ALGORITHMS, Algorithm
 from ipd.runs.checkpoint import named_leaves
 from ipd.runs.context import Run, unstack
 from ipd.runs.errors import InputError
-from ipd.value.networks import GaussianPolicy
+from ipd.types import Spec
+from ipd.value.networks import GaussianPolicy, SquashedGaussianPolicy
 
-PLAIN = {"bc": "bc", "iql": "iql", "cloning": "bc", "quasi_optimal": "iql", "quasi_optimal_refitted": "iql"}
-"""Policies that map an observation to the mean of a Gaussian, and whose network that is."""
+YARDSTICKS: dict[str, Algo] = {"quasi_optimal": "iql", "quasi_optimal_refitted": "iql", "cloning": "bc"}
+"""Policies beside IPD in its runs, and the algorithm that each is."""
 
 Blank = dict[str, NDArray[Any]]
+Step = Callable[[Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
 
 
 class Portable(NamedTuple):
@@ -33,46 +42,55 @@ class Portable(NamedTuple):
     name: str
     """As in evaluations.csv."""
     arrays: dict[str, NDArray[np.float32]]
-    """Weights, normaliser and prompt scale by name."""
+    """Weights, normaliser and prompt scale by name; without weights where `network` is "unknown"."""
     network: dict[str, Any]
-    """What is to be known of the network beside its arrays."""
-    step: Callable[[Array, dict[str, Array]], tuple[Array, dict[str, Array]]]
+    """What is to be known of the network beside its arrays. Its `kind` is "mlp", "sequence" (graphs that
+    ONNX and plain arrays have) or "unknown": such a policy is its `step` alone."""
+    step: Step
     """(obs,) in logged units and the memory -> (act,) in logged units and the new memory."""
     blank: Blank
-    """The memory before an episode, zeros; empty for a policy without memory."""
+    """The memory before an episode; empty for a policy without memory. `reward` in it is the logged reward
+    of the step before, where the policy wants to be told."""
     controller: Controller
     """Who acts in the run itself."""
+    constants: Constants
+    """What the policy was given of the data, learner's units."""
 
 
 def portable(run: Run, row: slice, name: str | None = None) -> Portable:
     """The policy `name` (None: the one that the run is for) of the seed in `row`.
 
-    Raises `InputError` for a policy that cannot be exported, or that the run does not have.
+    Raises `InputError` for a policy that the run does not have.
     """
     algo = run.config.algo
-    if algo == "ipd" and name in (None, "ipd"):
+    name = name or algo
+    if name == "ipd" == algo:
         values = stages.guide_of(run, learning.value(run))
         state = stages.policy_of(run, values).state
         acting = judging.controller(run, values, state, row)
         driver = unstack(judging.drivers(run, values, state), row.start)
         return of_sequence(driver, run.config.policy.context_len, run.normaliser, acting)
-    name = name or algo
-    allowed = [each for each in PLAIN if each not in ALGORITHMS] if algo == "ipd" else [algo]
-    if name not in PLAIN or name not in allowed:
-        cure = "export one of " + ", ".join(("ipd", *PLAIN)) + ", or act with ipd.load(RUN)"
-        raise InputError(f"{run.folder}: policy {name} of a run of {algo} cannot be exported; {cure}")
-    state = _plain_state(run, name)
-    policy: GaussianPolicy = unstack(state.policy, row.start)
-    return of_gaussian(name, policy, run.normaliser, judging.acting(run, PLAIN[name], state, row))
+    there: dict[str, Algo] = YARDSTICKS if algo == "ipd" else {algo: algo}
+    if name not in there:
+        has = ", ".join(("ipd", *there) if algo == "ipd" else there)
+        raise InputError(f"{run.folder}: a run of {algo} has no policy {name!r}; export one of {has}")
+    algorithm = ALGORITHMS[there[name]]
+    state = _state(run, name)
+    told = run.summary(algorithm.stage)["constants"]
+    constants = {key: jnp.asarray(each[row.start], jnp.float32) for key, each in told.items()}
+    made = Acting(
+        algorithm, getattr(run.config, algorithm.stage), unstack(state, row.start), constants, run.spec
+    )
+    return of_baseline(name, made, run.normaliser, judging.acting(run, there[name], state, row))
 
 
-def _plain_state(run: Run, name: str) -> Any:
-    if run.config.algo != "ipd":
-        return learning.baseline(run, name).state
+def _state(run: Run, name: str) -> Any:
     if name == "cloning":
         return learning.cloning(run).state
     if name == "quasi_optimal":
         return learning.value(run).state
+    if name != "quasi_optimal_refitted":
+        return learning.baseline(run, name).state
     if not learning.refits(run.config):
         raise InputError(f"{run.folder}: no values were refitted; export quasi_optimal")
     return stages.guide_of(run, learning.value(run)).state
@@ -85,13 +103,7 @@ def of_sequence(driver: Driver, context: int, normaliser: Normaliser, controller
     arrays |= {f"value/{name}": leaf for name, leaf in named_leaves(value.net.layers).items()}
     arrays["prompt_scale"] = driver.prompt_scale
     observation_size, action_size = policy.embed_observation.weight.shape[0], policy.head.weight.shape[1]
-    network = {
-        "kind": "sequence",
-        "layers": len(policy.transformer.blocks),
-        "heads": policy.transformer.blocks[0].heads,
-        "time": policy.time,
-        "epsilon": policy.transformer.norm_in.eps,
-    }
+    network = _sequence(policy, ("prompt", "observation", "action")) | {"prompt": "value"}
     blank: Blank = {
         "observations": np.zeros((context, observation_size), np.float32),
         "actions": np.zeros((context, action_size), np.float32),
@@ -105,32 +117,99 @@ def of_sequence(driver: Driver, context: int, normaliser: Normaliser, controller
         normal: Float[Array, "obs"], memory: dict[str, Array]
     ) -> tuple[Float[Array, "act"], dict[str, Array]]:
         seen = Context(*(memory[name] for name in Context._fields))
-        nothing, key = jnp.zeros(()), _unused()
+        nothing, key = jnp.zeros(()), _key(memory["time"])  # only re-ranking draws
         action, after = act(driver, Memory(seen, memory["time"], nothing), normal, nothing, key)
         return action, after.context._asdict() | {"time": after.time}
 
-    return Portable(
-        "ipd", _with(arrays, normaliser), network, _in_logged_units(acting, normaliser), blank, controller
-    )
+    arrays = _with(arrays, normaliser)
+    return Portable("ipd", arrays, network, _in_logged_units(acting, normaliser), blank, controller, {})
 
 
-def of_gaussian(
-    name: str, policy: GaussianPolicy, normaliser: Normaliser, controller: Controller
-) -> Portable:
-    """The mean action of a Gaussian policy; no memory."""
-    arrays = {f"policy/{key}": leaf for key, leaf in named_leaves(policy.net.layers).items()}
+class Acting(NamedTuple):
+    """A trained baseline of one seed."""
+
+    algorithm: Algorithm
+    config: Any
+    state: Any
+    constants: Constants
+    spec: Spec
+
+
+def of_baseline(name: str, made: Acting, normaliser: Normaliser, controller: Controller) -> Portable:
+    """Any algorithm: its `act`, the memory's arrays by name, and its network where that is a known one."""
+    module, reads = made.algorithm.module, made.algorithm.reads
+    first = module.begin(made.config, made.spec, made.constants)
+    # what was asked for at each step has one name for all policies
+    names = [each.replace("returns", "prompts") for each in named_leaves(first)]
+    blank = dict(zip(names, map(np.array, jax.tree.leaves(first)), strict=True))
+    if "key" in reads:
+        blank["time"] = np.zeros((), np.int32)
+    if "reward" in reads:
+        blank["reward"] = np.zeros((), np.float32)
 
     def acting(
         normal: Float[Array, "obs"], memory: dict[str, Array]
     ) -> tuple[Float[Array, "act"], dict[str, Array]]:
-        return policy.mean(normal), memory
+        kept = jax.tree.unflatten(jax.tree.structure(first), [memory[each] for each in names])
+        reward = memory.get("reward", jnp.zeros(())) * normaliser.reward_scale
+        time = memory.get("time", jnp.zeros((), jnp.int32))
+        action, kept = module.act(made.config, made.state, made.constants, kept, normal, reward, _key(time))
+        after = dict(zip(names, jax.tree.leaves(kept), strict=True))
+        told = {"time": time + 1, "reward": jnp.zeros(())}
+        return action, after | {each: told[each] for each in memory if each in told}
 
+    arrays, network = _known(made, normaliser)
     step = _in_logged_units(acting, normaliser)
-    return Portable(name, _with(arrays, normaliser), {"kind": "gaussian"}, step, {}, controller)
+    return Portable(name, _with(arrays, normaliser), network, step, blank, controller, made.constants)
 
 
-def _unused() -> PRNG:
-    return jax.random.PRNGKey(0)  # only re-ranking draws
+def _key(time: Array) -> PRNG:
+    """What `Controller` gives the one row of one seed."""
+    return jax.random.split(jax.random.fold_in(jax.random.PRNGKey(0), time), (1, 1))[0, 0]
+
+
+def _known(made: Acting, normaliser: Normaliser) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays and description of the network that acts, if graphs are known for it."""
+    network = made.state.acting if hasattr(made.state, "acting") else made.state.policy
+    match network:
+        case GaussianPolicy() | DeterministicPolicy() | SquashedGaussianPolicy():
+            arrays = {f"policy/{name}": leaf for name, leaf in named_leaves(network.net.layers).items()}
+            last = f"policy/{len(network.net.layers) - 1}"
+            for name in (f"{last}/weight", f"{last}/bias"):
+                arrays[name] = arrays[name][..., : made.spec.action_size]  # the mean; behind it log std
+            return arrays, {"kind": "mlp"}
+        case ReturnPolicy():
+            arrays, described = _trunk(network.trunk, ("prompt", "observation", "action"))
+            arrays |= {f"head/{name}": leaf for name, leaf in named_leaves(network.head).items()}
+            arrays["prompt_a_reward"] = normaliser.reward_scale / made.constants["return_scale"]
+            return arrays, described | {"prompt": "counted"}
+        case MaxReturnTransformer():
+            arrays, described = _trunk(network.trunk, ("observation", "prompt", "action"))
+            arrays |= {f"head/{name}": leaf for name, leaf in named_leaves(network.head_mean).items()}
+            told = named_leaves(network.head_return)
+            arrays |= {f"head_prompt/{name}": leaf for name, leaf in told.items()}
+            arrays["rise"] = made.constants["rise"] if made.config.bounded else np.inf
+            return arrays, described | {"prompt": "predicted"}
+    return {}, {"kind": "unknown"}
+
+
+def _trunk(trunk: TokenTransformer, streams: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    arrays = {"embed_timestep": trunk.embed_timestep} | named_leaves(trunk.transformer)
+    for stream, layer in zip(streams, trunk.embed, strict=True):
+        arrays |= {f"embed_{stream}/{name}": leaf for name, leaf in named_leaves(layer).items()}
+    return arrays, _sequence(trunk, streams)
+
+
+def _sequence(policy: SequencePolicy | TokenTransformer, streams: tuple[str, ...]) -> dict[str, Any]:
+    """A Transformer over the tokens of `streams`, in that order at each step; the last but one acts."""
+    return {
+        "kind": "sequence",
+        "streams": list(streams),
+        "layers": len(policy.transformer.blocks),
+        "heads": policy.transformer.blocks[0].heads,
+        "time": policy.time,
+        "epsilon": policy.transformer.norm_in.eps,
+    }
 
 
 def _with(arrays: dict[str, Any], normaliser: Normaliser) -> dict[str, NDArray[np.float32]]:
@@ -143,6 +222,7 @@ def _with(arrays: dict[str, Any], normaliser: Normaliser) -> dict[str, NDArray[n
         "action_high": high,
         "action_half": _half(normaliser),
         "action_centre": (high + low) / np.float32(2),
+        "reward_scale": normaliser.reward_scale,
     }
     return {name: np.array(leaf, np.float32) for name, leaf in (arrays | bridge).items()}
 

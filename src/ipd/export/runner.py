@@ -2,7 +2,7 @@
 
     policy = Runner("folder")
     policy.reset()
-    action = policy.act(observation)
+    action = policy.act(observation)        # where `policy.needs_reward`: act(observation, reward)
 
 It needs NumPy, and onnxruntime for policy.onnx or JAX for policy.stablehlo; policy.safetensors needs NumPy
 alone. Observations and actions are in logged units. `contract.json` says what the policy expects and which
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FORMAT = 1
+FORMAT = 2
 """Version of contract.json that this file reads."""
 NEEDED = ("policy", "observation", "action", "limits", "on_bad_observation", "network", "memory")
 
@@ -34,8 +34,8 @@ class Runner:
     """Acts for one episode at a time, in logged units.
 
     `contract` is what contract.json says; `observation_names` and `action_names` give the order of the
-    dimensions. Raises `ValueError` where the policy's file is not the one of the contract, or they
-    do not fit each other.
+    dimensions; `needs_reward` tells a policy that counts down the return it was asked for. Raises
+    `ValueError` where the policy's file is not the one of the contract, or they do not fit each other.
     """
 
     def __init__(self, folder: str | Path):
@@ -45,10 +45,12 @@ class Runner:
         self.observation_names: tuple[str, ...] = tuple(seen["names"])
         self.action_names: tuple[str, ...] = tuple(done["names"])
         width, count = len(self.observation_names), len(self.action_names)
-        self._mean, self._data_low, self._data_high = (
-            _numbers(seen[key], width, f"observation.{key}") for key in ("mean", "data_low", "data_high")
+        self._mean, std, self._data_low, self._data_high = (
+            _numbers(seen[key], width, f"observation.{key}")
+            for key in ("mean", "std", "data_low", "data_high")
         )
-        beyond = np.float32(seen["margin"]) * (self._data_high - self._data_low)
+        # a dimension that never changed has no width, but rounding
+        beyond = np.float32(seen["margin"]) * np.maximum(self._data_high - self._data_low, std)
         self._low, self._high = self._data_low - beyond, self._data_high + beyond
         self._bounds = tuple(_numbers(done[key], count, f"action.{key}") for key in ("low", "high"))
         self._limits = tuple(_numbers(limits[key], count, f"limits.{key}") for key in ("low", "high"))
@@ -58,6 +60,7 @@ class Runner:
             raise ValueError(f"{folder}: on_bad_observation.do is {self._on_bad!r}: not refuse, hold or clip")
         self.step: Step = _load(folder, self.contract, width, count)
         """The policy alone: no check of the observation, no limits."""
+        self.needs_reward = "reward" in self.contract["memory"]
         self.reset()
 
     def reset(self, last_action: ArrayLike | None = None) -> None:
@@ -65,36 +68,51 @@ class Runner:
         count = len(self.action_names)
         self._last = None if last_action is None else _numbers(last_action, count, "last_action")
         self._memory = self.blank()
+        self._begun = False
 
     def blank(self) -> Memory:
         """The memory before the first step of an episode."""
         described = self.contract["memory"].items()
-        return {name: np.zeros(each["shape"], each["dtype"]) for name, each in described}
+        return {name: np.full(each["shape"], each["first"], each["dtype"]) for name, each in described}
 
-    def act(self, observation: ArrayLike | Mapping[str, float]) -> Row:
+    def act(self, observation: ArrayLike | Mapping[str, float], reward: Any = None) -> Row:
         """The action (act,) for an observation (obs,), or for one number for each of `observation_names`.
 
-        Raises `ValueError` for another shape or other names, and, where the contract says `refuse`, for
-        NaN, infinity, and values out of range; the episode then goes on as if it had not been asked.
-        Raises `FloatingPointError` where the policy gives an action that is not finite.
+        `reward`, logged units, is that of the step before; it is read where `needs_reward`, and may be
+        left out only at an episode's first step. Raises `ValueError` for another shape or other names, a
+        reward that is missing or not finite, and, where the contract says `refuse`, for NaN, infinity,
+        and values out of range; the episode then goes on as if it had not been asked. Raises
+        `FloatingPointError` where the policy gives an action that is not finite.
         """
         row = self._ordered(observation)
+        memory = self._memory | self._told(reward)
         bad = ~((row >= self._low) & (row <= self._high))  # NaN compares false
         if bad.any() and self._on_bad == "refuse":
             raise ValueError(self._complaint(row, bad))
         if bad.any() and self._on_bad == "hold":
-            return self._hold()
+            return self._hold(memory)
         if bad.any():
             near = np.where(np.isnan(row), self._mean, np.clip(row, self._data_low, self._data_high))
             row = np.where(bad, near, row)
-        action, memory = self.step(row, self._memory)
+        action, memory = self.step(row, memory)
         if not np.isfinite(action).all():
             raise FloatingPointError(f"the policy gave {action.tolist()}")
         limited = self._limit(action)
-        if memory and (limited != action).any():
+        if "actions" in memory and (limited != action).any():
             memory["actions"][-1] = self._scaled(limited)  # what was done, not what was meant
-        self._last, self._memory = limited, memory
+        self._last, self._memory, self._begun = limited, memory, True
         return limited.copy()
+
+    def _told(self, reward: Any) -> Memory:
+        """The part of the memory that a reward changes: steps that were held add theirs up."""
+        if not self.needs_reward:
+            return {}
+        if reward is None and self._begun:
+            raise ValueError("the policy counts its return down: act(observation, reward of the step before)")
+        earned = np.asarray(0 if reward is None else reward, np.float32)
+        if earned.shape or not np.isfinite(earned):
+            raise ValueError(f"reward is {reward}: must be one finite number")
+        return {"reward": np.asarray(self._memory["reward"] + earned, np.float32)}
 
     def _ordered(self, observation: Any) -> Row:
         names = self.observation_names
@@ -115,12 +133,13 @@ class Runner:
             "--margin, or with --on-bad-observation hold or clip"
         )
 
-    def _hold(self) -> Row:
+    def _hold(self, memory: Memory) -> Row:
         """The last action again. The policy never hears of this step, except that time goes on."""
         low, high = self._bounds
         self._last = self._limit((low + high) / np.float32(2) if self._last is None else self._last)
-        if "time" in self._memory:
-            self._memory["time"] = self._memory["time"] + np.int32(1)
+        if "time" in memory:
+            memory["time"] = np.asarray(memory["time"] + np.int32(1))
+        self._memory, self._begun = memory, True
         return self._last.copy()
 
     def _limit(self, action: Row) -> Row:
@@ -240,7 +259,7 @@ def _plain(content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int,
 
     def step(observation: Row, memory: Memory) -> tuple[Row, Memory]:
         normal = (observation - arrays["observation_mean"]) / arrays["observation_std"]
-        if memory:
+        if network["kind"] == "sequence":
             scaled, memory = _sequence(arrays, network, normal, memory)
         else:
             scaled = np.tanh(_mlp(arrays, "policy", normal))
@@ -265,27 +284,46 @@ def _sequence(
     arrays: dict[str, Row], network: dict[str, Any], normal: Row, memory: Memory
 ) -> tuple[Row, Memory]:
     """Action in [-1, 1] of the Transformer over (prompt, observation, action) tokens, and the memory."""
-    table, heads = arrays["embed_timestep"], network["heads"]
+    time = memory["time"] if "time" in memory else (memory["timesteps"][-1] + 1) * memory["present"][-1]
     newest = {
         "observations": normal,
         "actions": np.zeros(memory["actions"].shape[1]),
-        "prompts": (_mlp(arrays, "value", normal) / arrays["prompt_scale"])[0],
-        "timesteps": min(int(memory["time"]), len(table) - 1),
+        "prompts": 0.0,
+        "timesteps": min(int(time), len(arrays["embed_timestep"]) - 1),
         "present": True,
     }
     after: Memory = {
         name: np.concatenate([memory[name][1:], np.asarray(new, memory[name].dtype)[None]])
         for name, new in newest.items()
     }
-    time = table[after["timesteps"]] if network["time"] == "episode" else table
+    before = memory["prompts"][-1]
+    if network["prompt"] == "value":
+        prompt = (_mlp(arrays, "value", normal) / arrays["prompt_scale"])[0]
+    elif network["prompt"] == "counted":
+        prompt = before - memory["reward"] * arrays["prompt_a_reward"]
+    else:
+        most = before + arrays["rise"] if memory["present"][-1] else np.inf
+        prompt = min(_linear(arrays, "head_prompt", _hidden(arrays, network, after, 2))[0], most)
+    after["prompts"][-1] = prompt
+    action = _linear(arrays, "head", _hidden(arrays, network, after, 1))
+    action = np.clip(action, -1, 1) if network["prompt"] == "predicted" else np.tanh(action)
+    after["actions"][-1] = action
+    more = {"time": time + np.int32(1), "reward": np.float32(0)}
+    return action, after | {name: np.asarray(each) for name, each in more.items() if name in memory}
+
+
+def _hidden(arrays: dict[str, Row], network: dict[str, Any], seen: Memory, behind: int) -> Row:
+    """(width,) of the token that `behind` tokens follow, which it does not see."""
+    table, heads = arrays["embed_timestep"], network["heads"]
+    time = table[seen["timesteps"]] if network["time"] == "episode" else table
     rows = {
-        "prompt": after["prompts"][:, None],
-        "observation": after["observations"],
-        "action": after["actions"],
+        "prompt": seen["prompts"][:, None],
+        "observation": seen["observations"],
+        "action": seen["actions"],
     }
-    tokens = np.stack([_linear(arrays, f"embed_{name}", each) + time for name, each in rows.items()], 1)
-    x = tokens.reshape(-1, table.shape[1])[:-1]  # the newest action is what is asked for
-    visible = np.tril(np.ones((len(x), len(x)), bool)) & np.repeat(after["present"], 3)[:-1]
+    tokens = np.stack([_linear(arrays, f"embed_{s}", rows[s]) + time for s in network["streams"]], 1)
+    x = tokens.reshape(-1, table.shape[1])[:-behind]
+    visible = np.tril(np.ones((len(x), len(x)), bool)) & np.repeat(seen["present"], 3)[:-behind]
 
     def norm(name: str, x: Row) -> Row:
         centred = x - x.mean(-1, keepdims=True)
@@ -309,6 +347,4 @@ def _sequence(
         x = x[asked] + _linear(arrays, f"{name}/out", mixed.transpose(1, 0, 2).reshape(-1, x.shape[1]))
         up = _linear(arrays, f"{name}/up", norm(f"{name}/norm_forward", x))
         x = x + _linear(arrays, f"{name}/down", np.maximum(up, np.float32(0)))
-    action = np.tanh(_linear(arrays, "head", norm("norm_out", x[-1])))
-    after["actions"][-1] = action
-    return action, after | {"time": memory["time"] + np.int32(1)}
+    return norm("norm_out", x[-1])

@@ -22,13 +22,15 @@ from ipd.runs.errors import InputError, RunFailed
 LARGEST_DIFFERENCE = 1e-4
 """Of an exported action from the run's own, in halves of the action range; a larger one is not written."""
 PARITY_STEPS = 50
+MARGIN = 0.5
+"""In widths of the data's range; ordinary episodes go further than the data by up to a tenth of one."""
 UNITS = "logged units"
 NEEDS = {"onnx": ("onnx", "onnxruntime"), "stablehlo": (), "safetensors": ()}
 
 _BAD = {
     "refuse": "an error that names the dimension; the episode goes on as if it had not been asked",
     "hold": "the last action again, at first the middle of the bounds; the policy's memory leaves the step "
-    "out, and time goes on",
+    "out, but its time goes on and its reward adds up",
     "clip": "the nearest value in the range of the data, the data's mean for NaN",
 }
 
@@ -75,7 +77,7 @@ def export(
     policy: str | None = None,
     limits: Limits = Limits(),
     on_bad_observation: str = "refuse",
-    margin: float = 0.0,
+    margin: float = MARGIN,
 ) -> tuple[Path, float]:
     """The folder with the finished policy of a run, and the largest difference from the run's actions.
 
@@ -108,7 +110,12 @@ def export(
 
 
 def write(to: Path, format: str, made: Portable, contract: dict[str, Any]) -> float:
-    """Makes the folder `to` once the policy in it is known to act as the run's; returns the difference."""
+    """Makes the folder `to` once the policy in it is known to act as the run's; returns the difference.
+
+    Raises `InputError` where the format cannot hold the policy, else as `export`.
+    """
+    if format != "stablehlo" and made.network["kind"] == "unknown":
+        raise InputError(f"--format {format}: has no graph for policy {made.name}; take --format stablehlo")
     with files.replacing(to) as partial:
         partial.mkdir()
         content = _serialised(format, made)
@@ -139,16 +146,19 @@ def write(to: Path, format: str, made: Portable, contract: dict[str, Any]) -> fl
 def parity(exported: Runner, made: Portable) -> float:
     """Largest difference from the run's own actions over random observations, in halves of the action range.
 
-    Both go on from what they did themselves, as in use; no limits act.
+    Both go on from what they did themselves, as in use; no limits act. Rewards are random too.
     """
     random = np.random.default_rng(0)
     mean, std, half = (made.arrays[name] for name in ("observation_mean", "observation_std", "action_half"))
     made.controller.reset()
-    memory, off = exported.blank(), []
+    memory, off, reward = exported.blank(), [], np.float32(0)
     for noise in random.normal(size=(PARITY_STEPS, mean.size)).astype(np.float32):
         observation = mean + std * noise
+        if "reward" in memory:
+            memory["reward"] = np.asarray(reward)
         action, memory = exported.step(observation, memory)
-        off.append(np.abs((action - made.controller.act(observation)) / half))
+        off.append(np.abs((action - made.controller.act(observation, reward)) / half))
+        reward = noise[0]
     return float(np.max(off))  # NaN where any is
 
 
@@ -185,7 +195,7 @@ def contract_of(
     seen: tuple[NDArray[np.float32], NDArray[np.float32]],
     limits: dict[str, list[float] | None],
     on_bad_observation: str = "refuse",
-    margin: float = 0.0,
+    margin: float = MARGIN,
 ) -> dict[str, Any]:
     """What the runner has to know beside the file itself.
 
@@ -198,7 +208,7 @@ def contract_of(
         kind: len(numbers[f"{kind}_{end}"]) for kind, end in (("observation", "mean"), ("action", "low"))
     }
     named = {k: names.get(k) or [f"{k}_{i}" for i in range(size)] for k, size in sizes.items()}
-    sequence = made.network["kind"] == "sequence"
+    told = {key: np.asarray(each).tolist() for key, each in made.constants.items()}
     return {
         "format": runner.FORMAT,
         "policy": {"name": made.name},
@@ -220,12 +230,22 @@ def contract_of(
         "limits": limits | {"units": UNITS, "order": "rate, then low and high, after the policy"},
         "on_bad_observation": {"do": on_bad_observation, "means": _BAD[on_bad_observation]},
         "network": made.network,
-        "context": len(made.blank["prompts"]) if sequence else None,
-        "prompt_scale": float(made.arrays["prompt_scale"]) if sequence else None,
+        "context": len(made.blank["present"]) if "present" in made.blank else None,
+        "prompt_scale": float(made.arrays["prompt_scale"]) if "prompt_scale" in made.arrays else None,
+        "constants": told,
+        "target_return": _target(told, float(made.arrays["reward_scale"])),
         "memory": {
-            name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for name, leaf in made.blank.items()
+            name: {"shape": list(leaf.shape), "dtype": leaf.dtype.name, "first": leaf.ravel()[0].item()}
+            for name, leaf in made.blank.items()
         },
     }
+
+
+def _target(constants: dict[str, Any], reward_scale: float) -> float | None:
+    """The return that is asked for, logged units; None where none is."""
+    if "target" not in constants:
+        return None
+    return float(constants["target"] * constants["return_scale"] / reward_scale)
 
 
 def _range(episodes: Episodes, run: Run) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

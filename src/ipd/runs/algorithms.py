@@ -18,6 +18,8 @@ class Algorithm(NamedTuple):
     """Stages that it learns from: `value`, `world`."""
     parts: tuple[str, ...] = ()
     """Files of the package, beside the module's own, on which its result depends."""
+    reads: tuple[str, ...] = ()
+    """What its `act` looks at beside memory and observation: `reward`, `key`."""
 
 
 _SEQUENCE = ("baselines/sequences.py", "data/windows.py")
@@ -29,12 +31,12 @@ ALGORITHMS: dict[str, Algorithm] = {
     "cql": Algorithm(cql, "cql", parts=_ACTOR_CRITIC),
     "rebrac": Algorithm(rebrac, "rebrac", parts=_ACTOR_CRITIC),
     "mobile": Algorithm(mobile, "mobile", ("world",), _ACTOR_CRITIC),
-    "dt": Algorithm(dt, "dt", parts=_SEQUENCE),
-    "qdt": Algorithm(qdt, "qdt", ("value",), (*_SEQUENCE, "baselines/dt.py")),
-    "edt": Algorithm(edt, "edt", parts=_SEQUENCE),
+    "dt": Algorithm(dt, "dt", parts=_SEQUENCE, reads=("reward",)),
+    "qdt": Algorithm(qdt, "qdt", ("value",), (*_SEQUENCE, "baselines/dt.py"), ("reward",)),
+    "edt": Algorithm(edt, "edt", parts=_SEQUENCE, reads=("key",)),
     "reinformer": Algorithm(reinformer, "reinformer", parts=_SEQUENCE),
-    "qt": Algorithm(qt, "qt", parts=_SEQUENCE),
-    "dd": Algorithm(dd, "dd", parts=("nn/unet.py", "maths/diffusion.py")),
+    "qt": Algorithm(qt, "qt", parts=_SEQUENCE, reads=("reward", "key")),
+    "dd": Algorithm(dd, "dd", parts=("nn/unet.py", "maths/diffusion.py"), reads=("key",)),
 }
 """Every `--algo` but `ipd`, which is the whole pipeline."""
 
