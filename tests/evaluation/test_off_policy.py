@@ -244,7 +244,7 @@ def told(fitted: float, imagined: float | None = None, **more: Any) -> dict[str,
     data = {"fqe": around(100 + error), "logged": around(100), "behind_share": more.get("behind", 0.0)}
     return {"policies": {"behaviour": data, "ipd": own}, "rank_correlation": more.get("rank", 0.9),
             "calibration": around(error), "data": {"episodes": more.get("episodes", 50),
-            "equal_rewards": more.get("equal", False), "terminates": more.get("ends", True)}}  # fmt: skip
+            "same_reward": more.get("reward"), "terminates": more.get("ends", True)}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -271,8 +271,10 @@ def told(fitted: float, imagined: float | None = None, **more: Any) -> dict[str,
         (told(0, relative=0.01), "The policy does what the data did"),
         (told(5, episodes=1), "One logged episode is too few"),
         (told(5, episodes=4), "4 logged episodes are too few"),
-        (told(5, equal=True), "a return says how long episodes last"),
-        (told(5, equal=True, ends=False), "no episode terminates: nothing tells policies apart"),
+        (told(5, reward=2.0), "Every logged reward is 2: a return says how long episodes last"),
+        (told(5, reward=2.0, ends=False), "nothing tells policies apart"),
+        (told(5, reward=0.0), "nothing tells policies apart"),
+        (told(5, relative=None), "always took the same action"),
         (told(5, 4, behind=0.8, error=7.0), "80 % of the data's return is what fitted Q expects"),
     ],
 )

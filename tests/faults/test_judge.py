@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ipd.cli import main
+from ipd.runs.rundir import read_job, write_job
 
 QUICK = ["--members", "2", "--steps", "60", "--horizon", "8"]
 
@@ -36,7 +38,7 @@ def test_a_finished_run_is_judged_without_its_task(
         "ipd",
     ]
     for name, each in told["policies"].items():
-        for how in ("fqe", "model"):
+        for how in ("fqe", "logged" if name == "behaviour" else "model"):
             assert each[how]["low"] <= each[how]["mean"] <= each[how]["high"]
         if name != "behaviour":
             assert 0 <= each["model"]["reliable_share"] <= 1 and 0 <= each["model"]["length"] <= 8
@@ -49,7 +51,7 @@ def test_a_finished_run_is_judged_without_its_task(
     assert "Without a simulator" in page and told["verdict"][-1] in page
     drawn = page.split("What the policies are worth")[1].split("</figure>")[0]
     assert drawn.count('<svg class="chart') == 2  # for a desk and for a phone
-    # five policies by two estimates on each of them; two keys of the legend are dots too
+    # five policies by two estimates on each of them
     assert drawn.count('interval"') == 20 and "the data, as logged" in drawn and "in the model" in drawn
 
 
@@ -93,21 +95,20 @@ def test_a_baseline_is_judged_alone_and_with_the_model_of_another_run(
 
 
 def test_a_run_without_task_and_imagination_is_judged_by_fitted_q(
-    small: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copy: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, run = tmp_path / "log.hdf5", tmp_path / "run"
-    shutil.copy(small, data)
-    options = ["--preset", "tiny+no-augmentation"]
-    options += [word for stage in ("value", "policy", "cloning") for word in (f"--{stage}.steps", "12")]
-    assert main(["train", "--data", str(data), "--out", str(run), *options]) == 0
-    assert main(["judge", str(run), *QUICK]) == 0
-    told = json.loads((run / "stages/judge/summary.json").read_text())
+    job = read_job(copy)  # what such a run has is in the finished one too
+    config = dataclasses.replace(job.config, augment=dataclasses.replace(job.config.augment, enabled=False))
+    write_job(copy, dataclasses.replace(job, task=None, config=config))
+    assert main(["judge", str(copy), *QUICK]) == 0
+    told = json.loads((copy / "stages/judge/summary.json").read_text())
     assert list(told["policies"]) == ["behaviour", "cloning", "quasi_optimal", "ipd"]
     assert not any("model" in each for each in told["policies"].values())
     assert told["rank_correlation"] is None and "No second estimate" in told["verdict"][1]
-    # the other run had a task, whose bounds of actions scale otherwise
-    assert main(["judge", str(run), *QUICK, "--model", str(finished)]) == 2
-    assert "for another task" in capsys.readouterr().err
+    scales = json.loads((copy / "normaliser.json").read_text())
+    (copy / "normaliser.json").write_text(json.dumps(scales | {"reward_scale": 3.0}))
+    assert main(["judge", str(copy), *QUICK, "--model", str(finished)]) == 2
+    assert "scales observations or rewards otherwise" in capsys.readouterr().err
 
 
 def _refuse(*_: object) -> None:

@@ -92,7 +92,10 @@ def verdict(policy: str, told: Mapping[str, Any]) -> list[str]:
     ]
 
 
-_LAST = "None of this replaces a trial: {} learned from the same data as the policy."
+_LAST = (
+    "None of this replaces a trial: {} learned from the same data as the policy, and intervals count chance, "
+    "not errors of method."
+)
 
 
 def _by(gain: Mapping[str, float]) -> str:
@@ -152,11 +155,12 @@ def _by_both(own: Mapping[str, Any], rank: float | None) -> list[str]:
 def _reserves(own: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
     """Reasons to doubt that lie in the data or in the policy's distance from them."""
     data, lines = told["data"], []
-    if data["equal_rewards"]:
+    reward = data["same_reward"]
+    if reward is not None:
+        telling = reward != 0 and data["terminates"]
         lines.append(
-            "Every logged reward is the same: a return says how long episodes last, and nothing else."
-            if data["terminates"]
-            else "Every logged reward is the same and no episode terminates: nothing tells policies apart."
+            f"Every logged reward is {reward:.4g}: "
+            + ("a return says how long episodes last." if telling else "nothing tells policies apart.")
         )
     if data["episodes"] < FEW_EPISODES:
         count = f"{data['episodes']} logged episodes are" if data["episodes"] > 1 else "One logged episode is"
@@ -169,6 +173,10 @@ def _reserves(own: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
         lines.append(f"The policy's actions lie outside the data ({'; '.join(parts)}).")
     if own["actions"]["distance"] == 0 or (distance is not None and distance < NEAR):
         lines.append("The policy does what the data did: there is next to nothing to tell apart.")
+    elif distance is None:
+        lines.append(
+            "In like states the data always took the same action: nothing tells where another one leads."
+        )
     return lines
 
 

@@ -118,7 +118,8 @@ def judge_policies(
         if model is not None:
             _imagine_all(run, ground, policies, model, settings, logged, found)
         error = estimate(_flat(fitted[:, -1] - logged[:, None]))
-        data = {"episodes": len(ground.starts) - 1, "equal_rewards": bool(np.ptp(ground.steps.rewards) == 0),
+        rewards = in_logged_units(run, ground.steps.rewards)
+        data = {"episodes": len(ground.starts) - 1, "same_reward": None if np.ptp(rewards) else float(rewards[0]),
                 "terminates": bool(np.any(ground.steps.terminated))}  # fmt: skip
         summary = told | {"policies": found, "calibration": error._asdict(), "data": data} | _ranks(found)
         summary["verdict"] = verdict(policies[-1].name, summary)
