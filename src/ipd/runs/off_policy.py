@@ -119,8 +119,8 @@ def judge_policies(
             _imagine_all(run, ground, policies, model, settings, logged, found)
         error = estimate(_flat(fitted[:, -1] - logged[:, None]))
         rewards = in_logged_units(run, ground.steps.rewards)
-        data = {"episodes": len(ground.starts) - 1, "same_reward": None if np.ptp(rewards) else float(rewards[0]),
-                "terminates": bool(np.any(ground.steps.terminated))}  # fmt: skip
+        data = {"episodes": len(ground.starts) - 1, "terminates": bool(np.any(ground.steps.terminated)),
+                "same_reward": None if np.ptp(rewards) else float(rewards[0])}  # fmt: skip
         summary = told | {"policies": found, "calibration": error._asdict(), "data": data} | _ranks(found)
         summary["verdict"] = verdict(policies[-1].name, summary)
         return dict(plain(summary))
