@@ -12,6 +12,7 @@ import pytest
 
 from ipd.baseline_config import DTConfig
 from ipd.baselines import dt
+from ipd.baselines.sequences import chosen
 from ipd.config import PolicyConfig
 from ipd.data.episodes import Episodes, fit_normaliser, to_steps
 from ipd.data.probes import LINEAR_A, LINEAR_B, LINEAR_Q, LINEAR_R, chain, linear_feedback, linear_quadratic
@@ -172,9 +173,7 @@ def test_actions_along_the_log_are_those_of_the_policy_in_use() -> None:
 
 
 @pytest.mark.parametrize("together", [256, 2])
-def test_a_memory_along_the_log_is_that_of_the_policy_in_use(
-    together: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_memory_along_the_log_has_what_was_logged(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logged_actions, "EPISODES", together)
     config, spec = DTConfig(width=8, heads=2, layers=1, context_len=3), Spec(2, 1, 4)
     state = dt.init(config, spec, jax.random.key(0))
@@ -190,12 +189,13 @@ def test_a_memory_along_the_log_is_that_of_the_policy_in_use(
         states.append(random.normal(size=(length + 1, 2)).astype(np.float32))
         for state_now in states[-1]:
             action, memory = act(state, memory, jnp.asarray(state_now), heard, jax.random.key(0))
-            heard = jnp.asarray(random.normal(), jnp.float32)
-            parts.append((np.asarray(action), float(heard)))
-    actions, rewards = (np.array(each, np.float32) for each in zip(*parts, strict=True))
+            heard, taken = jnp.asarray(random.normal(), jnp.float32), jnp.asarray([random.uniform(-1, 1)])
+            memory = chosen(memory, taken)  # somebody else acted
+            parts.append((np.asarray(action), np.asarray(taken), float(heard)))
+    actions, taken, rewards = (np.array(each, np.float32) for each in zip(*parts, strict=True))
     logged = np.setdiff1d(np.arange(14), np.cumsum([7, 3, 4]) - 1)
     steps: Any = Steps(
-        np.concatenate([s[:-1] for s in states]), actions[logged], rewards[logged],
+        np.concatenate([s[:-1] for s in states]), taken[logged], rewards[logged],
         np.concatenate([s[1:] for s in states]), np.zeros(11),
     )  # fmt: skip
     rows = layout(steps, np.array([0, 6, 8, 11]))

@@ -113,8 +113,8 @@ def _by_one(own: Mapping[str, Any]) -> list[str]:
         line = f"Fitted Q says that the policy is {said} than the data: {_by(gain)}."
     return [
         line,
-        "No second estimate checks it, for the run has no world model with values. For one, train "
-        "`--algo ipd` on the same data, and give that run to `ipd judge` as `--model`.",
+        "No second estimate checks it, for the run has no world model with values. For one, take "
+        "`ipd train --until augment` on the same data and task, and that run as `ipd judge --model`.",
     ]
 
 
