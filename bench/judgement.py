@@ -2,7 +2,8 @@
 
 Policies of different quality on the bundled Hopper data: the sequence policy, values and cloning after few
 and many updates, cloning of the best episodes, and actions with noise added. Each is judged off-policy
-(fitted Q evaluation; return in the world model) and tried in the real task.
+(fitted Q evaluation; return in the world model) and tried in the real task. Fitted Q is repeated with other
+seeds, of which a second table has every row.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from ipd.evaluation.rollouts import rollout
 from ipd.evaluation.tasks import task as find_task
 from ipd.policy.act import Controller
 from ipd.presets import override, with_task
-from ipd.runs import learning, modelling, off_policy, stages
+from ipd.runs import judged, learning, modelling, off_policy, stages
 from ipd.runs.context import Run
-from ipd.runs.off_policy import Judged
+from ipd.runs.judged import Judged, Model
 from ipd.runs.rundir import Job
 from ipd.runs.trained import Trained, snapshot
 
 HEADER = ("policy", "discounted", "undiscounted", "fqe", "fqe_low", "fqe_high", "model", "model_low",
           "model_high", "reliable_share", "action_distance", "outside", "apart", "uncut")  # fmt: skip
+BY_SEED = ("fqe_seed", *HEADER[:6])
 HERE = Path(__file__).parent
 DATA, TASK = "bundled:hopper-medium-replay", "Hopper-v4"
 LESS = {
@@ -89,18 +91,18 @@ def noisy(policy: Judged, size: float) -> Judged:
 
 def contenders(run: Run, values: Trained, folder: Path) -> list[Judged]:
     """Policies of every quality, from all `RUNS`; `values` are those of the run `ipd`."""
-    found = [off_policy.of_baseline(run, "bc", learning.cloning(run).state, "cloning")]
+    found = [judged.of_baseline(run, "bc", learning.cloning(run).state, "cloning")]
     policy = learning.policy(run, values, "trusted")
     for step in (200, 800, 1_600):
         state = snapshot(run, policy, "policy", step)
-        found.append(off_policy.of_method(run, values, state, f"ipd, {step} updates"))
+        found.append(judged.of_method(run, values, state, f"ipd, {step} updates"))
     for name, algo, stage, steps in (("iql", "iql", "value", (750, 2_250, 6_000)),
                                      ("bc-best", "bc", "cloning", (250, 2_000))):  # fmt: skip
         other = stages.open_run(folder / name)
         trained = learning.baseline(other, algo)
         for step in steps:
             state = snapshot(other, trained, stage, step)
-            found.append(off_policy.of_baseline(other, algo, state, f"{name}, {step} updates"))
+            found.append(judged.of_baseline(other, algo, state, f"{name}, {step} updates"))
         found.append(noisy(found[-1], 0.5))
     return found
 
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--name", default="latest", help="of the file in bench/results")
     parser.add_argument("--steps", type=int, default=4_000, help="updates of fitted Q")
     parser.add_argument("--members", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=5, help="of fitted Q")
     parser.add_argument("--starts", type=int, default=150)
     parser.add_argument("--episodes", type=int, default=30)
     chosen = parser.parse_args()
@@ -147,19 +150,19 @@ def judge(folder: Path, chosen: argparse.Namespace) -> None:
     train(folder)
     run = stages.open_run(folder / "ipd")
     values = learning.value(run)
-    world, split = modelling.world(run)
+    model = Model(run, values, *modelling.world(run))
     policies = contenders(run, values, folder)
     truth = [tried(run, policy, chosen.episodes) for policy in policies]
     how = off_policy.Settings(chosen.members, chosen.steps, 200, chosen.starts)
-    off_policy.judge_policies(run, policies, values, world, split, how, ("bench",))
+    off_policy.judge_policies(run, policies, model, how, ("bench",))
     told = run.summary("judge")["policies"]
     # what the cut does to the model's ranking
     ground, whole_way = off_policy.ground_of(run, how.starts), dataclasses.replace(how, kappa=math.inf)
     for policy in policies:
-        seen = off_policy.imagined(run, ground, policy, values, world, split, whole_way, 0)
+        seen = off_policy.imagined(run, ground, policy, model, whole_way, 0)
         told[policy.name]["uncut"] = {"mean": float(off_policy.in_logged_units(run, seen.total).mean())}
     lines = []
-    for policy, (discounted, whole) in zip(policies, truth, strict=True):
+    for policy, true in zip(policies, truth, strict=True):
         each = told[policy.name]
         estimates = [each[name][key] for name in ("fqe", "model") for key in ("mean", "low", "high")]
         about = [
@@ -169,15 +172,47 @@ def judge(folder: Path, chosen: argparse.Namespace) -> None:
             each["apart"],
             each["uncut"]["mean"],
         ]
-        lines.append([policy.name, *(f"{number:.4g}" for number in (discounted, whole, *estimates, *about))])
-    with (HERE / "results" / f"judgement-{chosen.name}.csv").open("w", newline="") as file:
+        lines.append([policy.name, *rounded(*true, *estimates, *about)])
+    write(f"judgement-{chosen.name}.csv", HEADER, lines)
+    for estimate in ("model", "uncut"):
+        compare(estimate, [told[policy.name][estimate]["mean"] for policy in policies], truth)
+    lines = []
+    for seed in range(chosen.seeds):
+        again = dataclasses.replace(how, seed=seed)
+        if seed:
+            off_policy.judge_policies(run, policies, None, again, ("bench",))
+        found = run.summary("judge")["policies"]
+        fitted = [[found[policy.name]["fqe"][key] for key in ("mean", "low", "high")] for policy in policies]
+        lines += [
+            [str(seed), policy.name, *rounded(*true, *each)]
+            for policy, true, each in zip(policies, truth, fitted, strict=True)
+        ]
+        compare(f"fqe, seed {seed}", [mean for mean, *_ in fitted], truth)
+    write(f"judgement-{chosen.name}-seeds.csv", BY_SEED, lines)
+
+
+def rounded(*numbers: float) -> list[str]:
+    """Cells of a table."""
+    return [f"{number:.4g}" for number in numbers]
+
+
+def write(name: str, header: tuple[str, ...], lines: list[list[str]]) -> None:
+    """A table of bench/results."""
+    with (HERE / "results" / name).open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
+        writer.writerow(header)
         writer.writerows(lines)
-    for estimate in ("fqe", "model", "uncut"):
-        said = [told[policy.name][estimate]["mean"] for policy in policies]
-        ranks = [rank_correlation(said, each) for each in zip(*truth, strict=True)]
-        print(f"{estimate}: Spearman {ranks[0]:.2f} with the discounted return, {ranks[1]:.2f} undiscounted")
+
+
+def compare(name: str, said: list[float], truth: list[tuple[float, float]]) -> None:
+    """Prints how an estimate ranks the policies."""
+    ranks = [rank_correlation(said, each) for each in zip(*truth, strict=True)]
+    error = np.abs(np.array(said) - np.array(truth)[:, 0]).mean()
+    print(
+        f"{name}: Spearman {ranks[0]:.2f} with the discounted return, {ranks[1]:.2f} undiscounted; "
+        f"mean error {error:.1f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ipd.baseline_config import DTConfig
+from ipd.baselines import dt
+from ipd.baselines.sequences import chosen
 from ipd.config import PolicyConfig
 from ipd.data.episodes import Episodes, fit_normaliser, to_steps
 from ipd.data.probes import LINEAR_A, LINEAR_B, LINEAR_Q, LINEAR_R, chain, linear_feedback, linear_quadratic
-from ipd.evaluation import fqe
-from ipd.evaluation.agreement import apart, estimate, rank_correlation, verdict
+from ipd.evaluation import fqe, logged_actions
+from ipd.evaluation.agreement import Estimate, apart, estimate, rank_correlation, verdict
 from ipd.evaluation.coverage import Support, action_distance
-from ipd.evaluation.logged_actions import layout, sequence_actions
+from ipd.evaluation.logged_actions import layout, remembered_actions, sequence_actions
 from ipd.evaluation.model_return import model_return, reliable_share
 from ipd.policy.act import Driver, act, begin
 from ipd.policy.model import SequencePolicy
@@ -169,6 +172,36 @@ def test_actions_along_the_log_are_those_of_the_policy_in_use() -> None:
     np.testing.assert_allclose(said[rows.logged + 1], np.concatenate([a[1:] for a in done]), atol=1e-5)
 
 
+@pytest.mark.parametrize("together", [256, 2])
+def test_a_memory_along_the_log_has_what_was_logged(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logged_actions, "EPISODES", together)
+    config, spec = DTConfig(width=8, heads=2, layers=1, context_len=3), Spec(2, 1, 4)
+    state = dt.init(config, spec, jax.random.key(0))
+    constants = {"return_scale": jnp.asarray(2.0), "target": jnp.asarray(1.5)}
+
+    def act(actor: Any, memory: Any, *now: Any) -> Any:
+        return dt.act(config, actor, constants, memory, *now)
+
+    random, lengths = np.random.default_rng(0), (6, 2, 3)
+    blank, parts, states = dt.begin(config, spec, constants), [], []
+    for length in lengths:
+        memory, heard = blank, jnp.zeros(())
+        states.append(random.normal(size=(length + 1, 2)).astype(np.float32))
+        for state_now in states[-1]:
+            action, memory = act(state, memory, jnp.asarray(state_now), heard, jax.random.key(0))
+            heard, taken = jnp.asarray(random.normal(), jnp.float32), jnp.asarray([random.uniform(-1, 1)])
+            memory = chosen(memory, taken)  # somebody else acted
+            parts.append((np.asarray(action), np.asarray(taken), float(heard)))
+    actions, taken, rewards = (np.array(each, np.float32) for each in zip(*parts, strict=True))
+    logged = np.setdiff1d(np.arange(14), np.cumsum([7, 3, 4]) - 1)
+    steps: Any = Steps(
+        np.concatenate([s[:-1] for s in states]), taken[logged], rewards[logged],
+        np.concatenate([s[1:] for s in states]), np.zeros(11),
+    )  # fmt: skip
+    rows = layout(steps, np.array([0, 6, 8, 11]))
+    np.testing.assert_allclose(remembered_actions(act, state, blank, rows), actions, atol=1e-5)
+
+
 def test_coverage_tells_near_from_far() -> None:
     random = np.random.default_rng(0)
     states, actions = random.normal(size=(4_000, 2)), random.normal(size=(4_000, 1))
@@ -195,34 +228,54 @@ def test_intervals_cover_members_and_starts() -> None:
     assert rank_correlation([1.0, 2.0], [1.0, 2.0]) is None
 
 
-def told(fitted: float, imagined: float, **more: Any) -> dict[str, Any]:
+def told(fitted: float, imagined: float | None = None, **more: Any) -> dict[str, Any]:
     """A summary in which gains are so large, each give or take 1."""
-    own: dict[str, Any] = {
-        name: {"gain": {"mean": float(gain), "low": gain - 1.0, "high": gain + 1.0}}
-        for name, gain in {"fqe": fitted, "model": imagined}.items()
-    }
-    own["model"]["reliable_share"] = more.get("share", 0.9)
-    own |= {"apart": more.get("apart", 0.3), "outside": more.get("outside", 0.02)}
-    own["actions"] = {"relative": more.get("relative", 0.8)}
-    return {"policies": {"ipd": own}, "rank_correlation": more.get("rank", 0.9),
-            "calibration": {"mean": more.get("error", 0.1)}}  # fmt: skip
+    width = more.get("width", 1.0)
+
+    def around(mean: float) -> dict[str, float]:
+        return {"mean": float(mean), "low": mean - width, "high": mean + width}
+
+    own: dict[str, Any] = {"fqe": {"gain": around(fitted)}, "outside": more.get("outside", 0.02)}
+    own["actions"] = {"relative": more.get("relative", 0.8), "distance": more.get("distance", 0.4)}
+    own["apart"] = more.get("apart", 0.3)
+    if imagined is not None:
+        own["model"] = {"gain": around(imagined), "reliable_share": more.get("share", 0.9)}
+    error = more.get("error", 0.1)
+    data = {"fqe": around(100 + error), "logged": around(100), "behind_share": more.get("behind", 0.0)}
+    return {"policies": {"behaviour": data, "ipd": own}, "rank_correlation": more.get("rank", 0.9),
+            "calibration": around(error), "data": {"episodes": more.get("episodes", 50),
+            "same_reward": more.get("reward"), "terminates": more.get("ends", True)}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "summary, said",
     [
-        (told(5, 4), "Both estimates say better than the data, with 90 % of the return imagined reliably."),
-        (told(-5, -4), "Both estimates say worse than the data"),
-        (told(5, -4), "contradict each other: do not trust"),
-        (told(0.5, -0.5), "Neither estimate tells"),
-        (told(5, 0.5), "Fitted Q says better than the data, the model leaves it open."),
-        (told(0.5, -5), "The model says worse than the data, fitted Q leaves it open."),
+        (told(5, 4), "Both estimates say that the policy is better than the data: +5 (+4 to +6) by fitted Q"),
+        (told(-5, -4), "Both estimates say that the policy is worse than the data"),
+        (told(5, -4), "contradict each other, do not trust"),
+        (told(0.5, -0.5), "Neither estimate can tell"),
+        (told(5, 0.5), "Fitted Q says that the policy is better than the data, the model leaves it open"),
+        (told(0.5, -5), "The model says that the policy is worse than the data, fitted Q leaves it open"),
         (told(5, 4, apart=3.0), "differ by 3.0 times their intervals"),
+        (told(5, 4, apart=np.inf), "The estimates differ: the size"),
         (told(5, 4, rank=-0.2), "rank the policies differently (rank correlation -0.20)"),
-        (told(5, 4, share=0.2), "The model was left early"),
-        (told(5, 4, error=7.0), "misses the data's own return by +7"),
+        (told(5, 4, share=0.2), "The model was left early: 80 % of its estimate is the word of V"),
+        (told(5, 4, error=7.0), "data's own return at 107, and 100 was logged: a miss larger than"),
+        (told(0, error=-60.0), "at 40, and 100 was logged: it has not learned it"),
         (told(5, 4, relative=3.5), "outside the data (3.5 times"),
         (told(5, 4, outside=0.5), "50 % of imagined pairs beyond"),
+        (told(5, outside=None, relative=3.5), "outside the data (3.5 times the data's own spread)."),
+        (told(5), "Fitted Q says that the policy is better than the data: +5 (+4 to +6). No second estimate"),
+        (told(0.5), "Fitted Q cannot tell whether the policy is better or worse than the data"),
+        (told(0, 0, width=0.0, relative=None, distance=0), "The policy does what the data did"),
+        (told(0, relative=0.01), "The policy does what the data did"),
+        (told(5, episodes=1), "One logged episode is too few"),
+        (told(5, episodes=4), "4 logged episodes are too few"),
+        (told(5, reward=2.0), "Every logged reward is 2: a return says how long episodes last"),
+        (told(5, reward=2.0, ends=False), "nothing tells policies apart"),
+        (told(5, reward=0.0), "nothing tells policies apart"),
+        (told(5, relative=None), "always took the same action"),
+        (told(5, 4, behind=0.8, error=7.0), "80 % of the data's return is what fitted Q expects"),
     ],
 )
 def test_verdicts(summary: dict[str, Any], said: str) -> None:
@@ -231,3 +284,9 @@ def test_verdicts(summary: dict[str, Any], said: str) -> None:
 
 def test_a_verdict_without_reserve_has_none() -> None:
     assert len(verdict("ipd", told(5, 4))) == 2
+    assert len(verdict("ipd", told(0, error=7.0))) == 3  # a small miss is no reserve where nothing is claimed
+
+
+def test_what_is_certain_and_equal_is_not_apart() -> None:
+    sure = Estimate(2.0, 2.0, 2.0)
+    assert apart(sure, sure) == 0 and apart(sure, Estimate(3.0, 3.0, 3.0)) == np.inf

@@ -10,10 +10,12 @@ import tyro
 
 from ipd.cli.options import keep_compiled, parse, say
 
+ESTIMATES = {"fqe": "fitted Q", "model": "in the model", "logged": "logged"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """Estimate a run's returns from its data and its world model; no task is needed, nothing trained anew."""
+    """Estimate a run's returns from its data and its world model, if any; nothing is tried or trained."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's directory."""
@@ -23,6 +25,8 @@ class Judge:
     """Updates of fitted Q; without it as many as the run's values took, at most 20000."""
     horizon: int = 200
     """Steps that a policy is followed in the model."""
+    model: Path | None = None
+    """Another run, of the same data, whose world model and values give the second opinion: for baselines."""
 
 
 def main(argv: list[str]) -> int:
@@ -31,14 +35,13 @@ def main(argv: list[str]) -> int:
     keep_compiled()
     from ipd.runs import files, off_policy
 
-    page = off_policy.judge(options.run, options.members, options.steps, options.horizon)
+    page = off_policy.judge(options.run, options.members, options.steps, options.horizon, options.model)
     told = files.read_json(options.run / "stages" / "judge" / "summary.json")
     width = max(map(len, told["policies"]))
     for name, each in told["policies"].items():
-        both = "  ".join(
-            f"{how} {{{how}[mean]:.4g}} [{{{how}[low]:.4g}}, {{{how}[high]:.4g}}]" for how in ("fqe", "model")
-        )
-        say(f"{name:{width}}  {both.format(**each)}")
+        said = ((label, each[how]) for how, label in ESTIMATES.items() if how in each)
+        both = (f"{label} {how['mean']:.4g} [{how['low']:.4g}, {how['high']:.4g}]" for label, how in said)
+        say(f"{name:{width}}  {'  '.join(both)}")
     for line in told["verdict"]:
         say(line)
     say(f"page: {page}")

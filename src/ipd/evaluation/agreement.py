@@ -1,4 +1,4 @@
-"""Two estimates of the same policies: their intervals, whether they agree, and what may be said of them."""
+"""Estimates of the same policies: their intervals, whether they agree, and what may be said of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ REPLICATES = 2_000
 BEHAVIOUR = "behaviour"
 FAR = 2.0
 """Actions further from the logged ones than this many times the data's own spread lie outside the data."""
+NEAR = 0.1
+"""Nearer than this, the policy does what the data did."""
 MUCH_OUTSIDE = 0.2
-"""The same for the share of imagined pairs beyond the data's own nearest-neighbour distances."""
+"""As ``FAR``, for the share of imagined pairs beyond the data's own nearest-neighbour distances."""
 RELIABLE = 0.5
 """Less of the return imagined than this, and the critic has the last word."""
+FEW_EPISODES = 10
+MISSED = 0.25
+"""Fitted Q that misses more than this share of the data's return has not learned it."""
+UNSEEN = 0.5
+"""More of the data's return than this behind truncations, and it is no measure of fitted Q."""
 
 
 class Estimate(NamedTuple):
@@ -61,8 +68,10 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
 
 def apart(first: Estimate, second: Estimate) -> float:
     """|difference| in units of both intervals' half-widths, added as squares; above 1 they disagree."""
-    width = math.hypot(first.half, second.half)
-    return abs(first.mean - second.mean) / width if width > 0 else math.inf
+    difference, width = abs(first.mean - second.mean), math.hypot(first.half, second.half)
+    if difference == 0:
+        return 0.0
+    return difference / width if width > 0 else math.inf
 
 
 def word(difference: Mapping[str, float]) -> str:
@@ -75,42 +84,115 @@ def word(difference: Mapping[str, float]) -> str:
 def verdict(policy: str, told: Mapping[str, Any]) -> list[str]:
     """What the numbers say of ``policy``, and what they cannot; ``told`` is the stage's summary."""
     own = told["policies"][policy]
-    fitted, imagined = word(own["fqe"]["gain"]), word(own["model"]["gain"])
-    share, lines = own["model"]["reliable_share"], []
-    with_share = f"with {100 * share:.0f} % of the return imagined reliably"
-    if {fitted, imagined} == {"better", "worse"}:
-        lines.append("The two estimates contradict each other: do not trust either.")
-    elif fitted == imagined == "open":
-        lines.append(f"Neither estimate tells the policy from the data, {with_share}.")
-    elif fitted == imagined:
-        lines.append(f"Both estimates say {fitted} than the data, {with_share}.")
+    lines = _by_both(own, told["rank_correlation"]) if "model" in own else _by_one(own)
+    return [
+        *lines,
+        *_reserves(own, told),
+        _LAST.format("both estimates" if "model" in own else "the estimate"),
+    ]
+
+
+_LAST = (
+    "None of this replaces a trial: {} learned from the same data as the policy, and intervals count chance, "
+    "not errors of method."
+)
+
+
+def _by(gain: Mapping[str, float]) -> str:
+    """A gain with its interval."""
+    return f"{gain['mean']:+.3g} ({gain['low']:+.3g} to {gain['high']:+.3g})"
+
+
+def _by_one(own: Mapping[str, Any]) -> list[str]:
+    """Fitted Q's word where there is no other."""
+    gain = own["fqe"]["gain"]
+    said = word(gain)
+    if said == "open":
+        line = f"Fitted Q cannot tell whether the policy is better or worse than the data: {_by(gain)}."
     else:
-        sure, other = ("Fitted Q", "the model") if imagined == "open" else ("The model", "fitted Q")
+        line = f"Fitted Q says that the policy is {said} than the data: {_by(gain)}."
+    return [
+        line,
+        "No second estimate checks it, for the run has no world model with values. For one, take "
+        "`ipd train --until augment` on the same data and task, and that run as `ipd judge --model`.",
+    ]
+
+
+def _by_both(own: Mapping[str, Any], rank: float | None) -> list[str]:
+    """What both say, and how far they agree."""
+    gains = own["fqe"]["gain"], own["model"]["gain"]
+    fitted, imagined = map(word, gains)
+    share, lines = own["model"]["reliable_share"], []
+    numbers = f"{_by(gains[0])} by fitted Q, {_by(gains[1])} in the model"
+    if {fitted, imagined} == {"better", "worse"}:
+        lines.append(f"The two estimates contradict each other, do not trust either: {numbers}.")
+    elif fitted == imagined == "open":
         lines.append(
-            f"{sure} says {fitted if imagined == 'open' else imagined} than the data, {other} leaves it open."
+            f"Neither estimate can tell whether the policy is better or worse than the data: {numbers}."
+        )
+    elif fitted == imagined:
+        lines.append(f"Both estimates say that the policy is {fitted} than the data: {numbers}.")
+    else:
+        sure, said, other = (
+            ("Fitted Q", fitted, "the model") if imagined == "open" else ("The model", imagined, "fitted Q")
+        )
+        lines.append(
+            f"{sure} says that the policy is {said} than the data, {other} leaves it open: {numbers}."
         )
     if own["apart"] > 1:
-        lines.append(
-            f"They differ by {own['apart']:.1f} times their intervals: the size is not to be trusted."
-        )
-    rank = told["rank_correlation"]
+        times = f" by {own['apart']:.1f} times their intervals" if math.isfinite(own["apart"]) else ""
+        lines.append(f"The estimates differ{times}: the size is not to be trusted.")
     if rank is not None and rank < 0.5:
         lines.append(f"They rank the policies differently (rank correlation {rank:.2f}).")
     if share < RELIABLE:
         lines.append(
-            "The model was left early: most of its estimate is the word of V, which also trained it."
+            f"The model was left early: {100 * (1 - share):.0f} % of its estimate is the word of V, which "
+            "also trained the policy."
         )
-    error, gain = told["calibration"]["mean"], own["fqe"]["gain"]["mean"]
-    if abs(error) > abs(gain):
-        lines.append(
-            f"Fitted Q misses the data's own return by {error:+.3g}, more than the gain it promises."
-        )
-    distance, outside = own["actions"]["relative"], own["outside"]
-    if (distance or 0.0) > FAR or (outside or 0.0) > MUCH_OUTSIDE:
-        far = "" if distance is None else f" ({distance:.1f} times the data's own spread"
-        far += (
-            "" if outside is None or distance is None else f"; {100 * outside:.0f} % of imagined pairs beyond"
-        )
-        lines.append(f"The policy's actions lie outside the data{far + ')' if far else ''}.")
-    lines.append("None of this replaces a trial: both estimates learned from the same data as the policy.")
     return lines
+
+
+def _reserves(own: Mapping[str, Any], told: Mapping[str, Any]) -> list[str]:
+    """Reasons to doubt that lie in the data or in the policy's distance from them."""
+    data, lines = told["data"], []
+    reward = data["same_reward"]
+    if reward is not None:
+        telling = reward != 0 and data["terminates"]
+        lines.append(
+            f"Every logged reward is {reward:.4g}: "
+            + ("a return says how long episodes last." if telling else "nothing tells policies apart.")
+        )
+    if data["episodes"] < FEW_EPISODES:
+        count = f"{data['episodes']} logged episodes are" if data["episodes"] > 1 else "One logged episode is"
+        lines.append(f"{count} too few to know how returns vary: the intervals are too narrow.")
+    lines += _calibration(own["fqe"]["gain"], told)
+    distance, outside = own["actions"]["relative"], own.get("outside")
+    if (distance or 0.0) > FAR or (outside or 0.0) > MUCH_OUTSIDE:
+        parts = [] if distance is None else [f"{distance:.1f} times the data's own spread"]
+        parts += [] if outside is None else [f"{100 * outside:.0f} % of imagined pairs beyond"]
+        lines.append(f"The policy's actions lie outside the data ({'; '.join(parts)}).")
+    if own["actions"]["distance"] == 0 or (distance is not None and distance < NEAR):
+        lines.append("The policy does what the data did: there is next to nothing to tell apart.")
+    elif distance is None:
+        lines.append(
+            "In like states the data always took the same action: nothing tells where another one leads."
+        )
+    return lines
+
+
+def _calibration(gain: Mapping[str, float], told: Mapping[str, Any]) -> list[str]:
+    """Whether fitted Q knows the one return that is known."""
+    data, error = told["policies"][BEHAVIOUR], told["calibration"]
+    if data["behind_share"] > UNSEEN:
+        share = f"{100 * data['behind_share']:.0f} %"
+        return [
+            f"Episodes were cut off early: {share} of the data's return is what fitted Q expects behind "
+            "their ends, so the data cannot check it."
+        ]
+    said, logged = data["fqe"]["mean"], data["logged"]["mean"]
+    line = f"Fitted Q puts the data's own return at {said:.4g}, and {logged:.4g} was logged: "
+    if word(error) != "open" and abs(error["mean"]) > MISSED * abs(logged):
+        return [line + "it has not learned it, and more `--steps` may help."]
+    if word(gain) != "open" and abs(error["mean"]) > abs(gain["mean"]):
+        return [line + "a miss larger than the gain or loss it tells."]
+    return []

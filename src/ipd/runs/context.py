@@ -47,8 +47,9 @@ CODE: dict[str, tuple[str, ...]] = {
     "evaluate": (*_MATHS, "policy", "value", "evaluation", "runs/judging.py"),
     "view": (*_LEARNING, *_IMAGINING, "runs/examples.py"),
     "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),
-    "judge": (*_LEARNING, "data/windows.py", "policy", "world", "evaluation", "runs/off_policy.py"),
-}
+    "judge": (*_LEARNING, "data/windows.py", "policy", "world", "evaluation", "runs/judging.py",
+              "runs/judged.py", "runs/off_policy.py"),
+}  # fmt: skip
 """Files of the package, or folders, on which a stage's result depends; a change there repeats the stage."""
 
 JUDGING = ("evaluate", "audit")

@@ -181,8 +181,10 @@ def snapshots_of_method(run: Run, guide: Trained, early: Early) -> Kept:
     return _teller(run, "ipd", act, run.config.policy.steps, early.begin)
 
 
-def acting(run: Run, name: str, state: Any, seeds: slice = slice(None)) -> Controller:
-    """A baseline of some seeds (rows of `run.seeds`), ready to act."""
+def actors(
+    run: Run, name: str, state: Any, seeds: slice = slice(None)
+) -> tuple[Callable[..., tuple[jax.Array, Any]], Any, Any]:
+    """Act, actors and first memories of a baseline as `Controller` takes them, of some seeds."""
     module, stage, *_ = ALGORITHMS[name]
     config, told = getattr(run.config, stage), run.summary(stage)["constants"]
     constants = {key: jnp.asarray(each, jnp.float32) for key, each in told.items()}
@@ -195,7 +197,12 @@ def acting(run: Run, name: str, state: Any, seeds: slice = slice(None)) -> Contr
         found: tuple[jax.Array, Any] = module.act(config, *actor, memory, *now)
         return found
 
-    return Controller(act, (state, constants), blank, len(rows), run.normaliser)
+    return act, (state, constants), blank
+
+
+def acting(run: Run, name: str, state: Any, seeds: slice = slice(None)) -> Controller:
+    """A baseline of some seeds (rows of `run.seeds`), ready to act."""
+    return Controller(*actors(run, name, state, seeds), len(run.seeds[seeds]), run.normaliser)
 
 
 def drivers(run: Run, values: Trained, state: Any) -> Driver:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +15,15 @@ from ipd.data.episodes import to_steps
 from ipd.evaluation import fqe
 from ipd.evaluation.agreement import BEHAVIOUR, Estimate, apart, estimate, rank_correlation, verdict
 from ipd.evaluation.coverage import Support, action_distance
-from ipd.evaluation.logged_actions import Layout, layout, memoryless_actions, sequence_actions
+from ipd.evaluation.logged_actions import Layout, layout
 from ipd.evaluation.model_return import ModelReturn, ensemble_return, reliable_share
-from ipd.policy.act import act, begin
 from ipd.report import page
-from ipd.runs import judging, learning, loop, modelling, rundir, stages
-from ipd.runs.algorithms import ALGORITHMS
+from ipd.runs import loop, rundir, stages
+from ipd.runs.algorithms import ALGORITHMS, code_of
 from ipd.runs.context import Run, plain, unstack
 from ipd.runs.errors import InputError
+from ipd.runs.judged import Judged, Model, contenders, model_of, with_values
 from ipd.runs.metrics import MetricsLog
-from ipd.runs.trained import Trained
 from ipd.types import Steps
 
 STAGE = "judge"
@@ -50,24 +48,8 @@ class Settings:
     """Logged initial states that returns are averaged over, at most."""
     kappa: float | None = None
     """Uncertainty at which a roll-out is cut; None: the world model's own."""
-
-
-class Judged(NamedTuple):
-    """A policy to be judged: as in `policy.act.Controller`, seeds on the first axis of actors and blanks."""
-
-    name: str
-    act: Callable[..., tuple[jax.Array, Any]]
-    actors: Any
-    blanks: Any
-    context_len: int | None = None
-    """Steps that a sequence policy looks back; None: it sees the state alone."""
-
-    def on_log(self, row: int, rows: Layout) -> NDArray[np.float32]:
-        """(N + E, act): its actions along the log, by one seed."""
-        actor = unstack(self.actors, row)
-        if self.context_len is not None:
-            return sequence_actions(actor, self.context_len, rows)
-        return memoryless_actions(self.act, actor, unstack(self.blanks, row), rows)
+    seed: int = 0
+    """Of fitted Q: the draw of episodes, first weights and batches."""
 
 
 class Ground(NamedTuple):
@@ -80,8 +62,14 @@ class Ground(NamedTuple):
     """Episodes whose first states are the starts."""
 
 
-def judge(folder: Path, members: int = 4, steps: int | None = None, horizon: int = 200) -> Path:
-    """Judges a finished run of the method; returns the path of its page. Raises `InputError`."""
+def judge(
+    folder: Path, members: int = 4, steps: int | None = None, horizon: int = 200, model: Path | None = None
+) -> Path:
+    """Judges a finished run; returns the path of its page. Raises `InputError`.
+
+    `model` is another run, of the same data, whose world model and values give the second opinion where
+    the run has none.
+    """
     for name, number in (
         ("members", members),
         ("steps", 1 if steps is None else steps),
@@ -89,87 +77,75 @@ def judge(folder: Path, members: int = 4, steps: int | None = None, horizon: int
     ):
         if number < 1:
             raise InputError(f"--{name} {number}: must be at least 1")
-    run = stages.open_run(folder)
-    if run.config.algo != "ipd" or not run.config.augment.enabled:
-        raise InputError(
-            f"{folder}: the run has no world model and sequence policy; judge one of `--algo ipd`"
-        )
+    run = with_values(stages.open_run(folder))
     updates = min(run.config.value.steps, MOST_UPDATES) if steps is None else steps
     with rundir.locked(folder), run.progress:
-        values, cloning = learning.value(run), learning.cloning(run)
-        world, split = modelling.world(run)
-        guide = stages.guide_of(run, values)
-        policy = stages.policy_of(run, guide)
-        found = [of_baseline(run, "bc", cloning.state, "cloning")]
-        found.append(of_baseline(run, "iql", values.state, "quasi_optimal"))
-        if guide is not values:
-            found.append(of_baseline(run, "iql", guide.state, "quasi_optimal_refitted"))
-        found.append(of_method(run, guide, policy.state))
-        inputs = tuple(each.fingerprint for each in (values, cloning, world, guide, policy))
-        judge_policies(run, found, guide, world, split, Settings(members, updates, horizon), inputs)
+        found, trained, imagines = contenders(run)
+        if model is not None:
+            imagines = model_of(run, model)
+        inputs = [each.fingerprint for each in trained]
+        if imagines is not None:
+            inputs += [imagines.values.fingerprint, imagines.world.fingerprint]
+        judge_policies(run, found, imagines, Settings(members, updates, horizon), tuple(inputs))
         return page.write(folder)
 
 
-def of_baseline(run: Run, name: str, state: Any, label: str) -> Judged:
-    """A finished `bc` or `iql`."""
-    module, stage, *_ = ALGORITHMS[name]
-    config = getattr(run.config, stage)
-
-    def act_alone(actor: Any, memory: Any, *now: jax.Array) -> tuple[jax.Array, Any]:
-        found: tuple[jax.Array, Any] = module.act(config, actor, {}, memory, *now)
-        return found
-
-    return Judged(label, act_alone, state, ())  # it remembers nothing
-
-
-def of_method(run: Run, guide: Trained, state: Any, label: str = "ipd") -> Judged:
-    """The sequence policy, prompted by the values that it learned from."""
-    context_len = run.config.policy.context_len
-    blank = begin(context_len, run.spec)
-    blanks = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(run.seeds), *leaf.shape)), blank)
-    return Judged(label, act, judging.drivers(run, guide, state), blanks, context_len)
-
-
 def judge_policies(
-    run: Run,
-    policies: list[Judged],
-    guide: Trained,
-    world: Trained,
-    split: modelling.Split,
-    settings: Settings,
-    inputs: tuple[str, ...],
+    run: Run, policies: list[Judged], model: Model | None, settings: Settings, inputs: tuple[str, ...]
 ) -> str:
     """stages/judge/summary.json of `policies`; the last one is whom the verdict is about.
 
-    V of `guide` stands behind the model's cut; `inputs` are the fingerprints that everything comes from.
+    `inputs` are the fingerprints that everything comes from.
     """
     told = {"settings": dataclasses.asdict(settings), "judged": policies[-1].name}
-    fingerprint = run.fingerprint(STAGE, told | {"names": [policy.name for policy in policies]}, inputs)
+    names = [policy.name for policy in policies]
+    code = code_of(ALGORITHMS[run.config.algo]) if run.config.algo in ALGORITHMS else ()
+    fitting = {"names": names, "value": dataclasses.asdict(run.config.value)}
+    fingerprint = run.fingerprint(STAGE, told | fitting, inputs, code)
 
     def work() -> dict[str, Any]:
         ground, seeds = ground_of(run, settings.starts), range(len(run.seeds))
         acted = np.stack([[policy.on_log(row, ground.rows) for policy in policies] for row in seeds])
-        fitted = _fitted(run, ground, acted, settings, fingerprint)
-        logged = np.stack([_logged_returns(run, ground, guide, row) for row in seeds])
-        support = Support(np.concatenate([ground.steps.observations, ground.steps.actions], 1), ground.starts)
-        of_data = {"fqe": estimate(fitted[:, -1].reshape(-1, fitted.shape[-1]))._asdict()}
-        found: dict[str, Any] = {BEHAVIOUR: of_data | {"model": estimate(logged)._asdict()}}
-        run.progress.begin(STAGE, 0, len(policies), "policies in the model")
+        fitted, behind = _fitted(run, ground, acted, settings, fingerprint)
+        logged, share = _logged_returns(run, ground, behind)
+        of_data = {"fqe": estimate(_flat(fitted[:, -1]))._asdict(), "logged": estimate(logged)._asdict()}
+        found: dict[str, Any] = {BEHAVIOUR: of_data | {"behind_share": share}}
         for index, policy in enumerate(policies):
-            seen = [imagined(run, ground, policy, guide, world, split, settings, row) for row in seeds]
-            found[policy.name] = (
-                _returns(run, fitted[:, [index, -1]], seen, logged)
-                | {"actions": _distances(ground, acted[:, index])}
-                | {"outside": support.outside(np.concatenate([_pairs(each) for each in seen]))}
-            )
-            run.progress.advance(index + 1)
-        run.progress.end()
-        error = estimate((fitted[:, -1] - logged[:, None]).reshape(-1, fitted.shape[-1]))
-        summary = told | {"policies": found, "calibration": error._asdict()} | _ranks(found)
+            found[policy.name] = {
+                "fqe": _with_gain(fitted[:, index], fitted[:, -1]),
+                "actions": _distances(ground, acted[:, index]),
+            }
+        if model is not None:
+            _imagine_all(run, ground, policies, model, settings, logged, found)
+        error = estimate(_flat(fitted[:, -1] - logged[:, None]))
+        rewards = in_logged_units(run, ground.steps.rewards)
+        data = {"episodes": len(ground.starts) - 1, "terminates": bool(np.any(ground.steps.terminated)),
+                "same_reward": None if np.ptp(rewards) else float(rewards[0])}  # fmt: skip
+        summary = told | {"policies": found, "calibration": error._asdict(), "data": data} | _ranks(found)
         summary["verdict"] = verdict(policies[-1].name, summary)
         return dict(plain(summary))
 
     return run.finish(STAGE, fingerprint, work)
+
+
+def _imagine_all(
+    run: Run, ground: Ground, policies: list[Judged], model: Model, settings: Settings,
+    logged: NDArray[np.float64], found: dict[str, Any],
+) -> None:  # fmt: skip
+    """Writes each policy's return in the model into `found`, and where it led; logged (seeds, starts)."""
+    support = Support(np.concatenate([ground.steps.observations, ground.steps.actions], 1), ground.starts)
+    run.progress.begin(STAGE, 0, len(policies), "policies in the model")
+    for index, policy in enumerate(policies):
+        seen = [imagined(run, ground, policy, model, settings, row) for row in range(len(run.seeds))]
+        total = np.stack([in_logged_units(run, each.total) for each in seen])
+        found[policy.name]["model"] = _with_gain(total, logged[:, None]) | {
+            "reliable_share": float(np.mean([reliable_share(each) for each in seen])),
+            "length": float(np.mean([each.length for each in seen])),
+            "cut": float(np.mean([each.cut for each in seen])),
+        }
+        found[policy.name]["outside"] = support.outside(np.concatenate([_pairs(each) for each in seen]))
+        run.progress.advance(index + 1)
+    run.progress.end()
 
 
 def ground_of(run: Run, starts: int) -> Ground:
@@ -186,10 +162,11 @@ def ground_of(run: Run, starts: int) -> Ground:
 
 def _fitted(
     run: Run, ground: Ground, acted: NDArray[np.float32], settings: Settings, fingerprint: str
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(seeds, policies + 1, members, starts): Q(s0, pi(s0)) in logged units; the data's own policy is last.
 
     That policy takes the logged actions; behind an episode, where none was taken, those of the first policy.
+    The second result, (seeds, starts), is its Q there, where the starts' episodes led to.
     """
     seeds, count, members = len(run.seeds), acted.shape[1] + 1, settings.members
     own = np.repeat(ground.rows.actions[None, None], seeds, 0)
@@ -203,26 +180,29 @@ def _fitted(
     polyak = min(1.0, max(0.005, 3.0 / ((1.0 - value.discount) * settings.steps)))
     config = fqe.FQEConfig(settings.steps, value.hidden, value.discount, value.batch_size, polyak=polyak)
     leaves: tuple[Any, ...] = (
-        ground.steps, acted[:, ground.rows.logged + 1], fqe.bootstrap(ground.starts, members),
+        ground.steps, acted[:, ground.rows.logged + 1], fqe.bootstrap(ground.starts, members, settings.seed),
         fqe.limits(np.asarray(ground.steps.rewards), value.discount), policy, member,
     )  # fmt: skip
     data = jax.tree.map(jnp.asarray, fqe.Data(*leaves))
     own_seed = np.repeat(run.seeds, count * members)
-    keys = jax.vmap(lambda s, m: jax.random.fold_in(jax.random.fold_in(jax.random.key(s), KEY), m))(
-        jnp.asarray(own_seed), jnp.asarray(member)
-    )
+    keys = jax.vmap(
+        lambda s, m: jax.random.fold_in(jax.random.fold_in(jax.random.key(s), KEY + settings.seed), m)
+    )(jnp.asarray(own_seed), jnp.asarray(member))
     fresh = jax.jit(jax.vmap(lambda key: fqe.init(config, run.spec, jax.random.fold_in(key, 0))))(keys)
     state, _ = loop.train(
         STAGE, loop.Learner(fqe.draw, fqe.update), config, fresh, data,
         fqe.DATA_AXES, keys, run.schedule(config.steps), run.store(STAGE, fingerprint),
         MetricsLog(run.stage_folder(STAGE) / "metrics.jsonl", tuple(range(len(keys)))), run.progress,
     )  # fmt: skip
-    first = ground.starts[ground.chosen]
-    found = fqe.estimates(
-        state, jnp.asarray(policy), jnp.asarray(ground.steps.observations[first]),
-        jnp.asarray(acted[:, ground.rows.logged[first]]),
-    )  # fmt: skip
-    return in_logged_units(run, np.asarray(found).reshape(seeds, count, members, -1))
+
+    def said(states: Any, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        actions = jnp.asarray(acted[:, rows])
+        each = fqe.estimates(state, jnp.asarray(policy), jnp.asarray(states), actions)
+        return in_logged_units(run, each).reshape(seeds, count, members, -1)
+
+    first, last = ground.starts[ground.chosen], ground.starts[ground.chosen + 1] - 1
+    after = said(ground.steps.next_observations[last], ground.rows.logged[last] + 1)
+    return said(ground.steps.observations[first], ground.rows.logged[first]), after[:, -1].mean(1)
 
 
 def in_logged_units(run: Run, values: Any) -> NDArray[np.float64]:
@@ -230,30 +210,40 @@ def in_logged_units(run: Run, values: Any) -> NDArray[np.float64]:
     return np.asarray(values, np.float64) / float(run.normaliser.reward_scale)
 
 
-def _logged_returns(run: Run, ground: Ground, guide: Trained, row: int) -> NDArray[np.float64]:
-    """(starts,) discounted return of each start's episode, logged units, with V behind a truncation."""
+def _logged_returns(
+    run: Run, ground: Ground, behind: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """(seeds, starts) discounted return of each start's episode, logged units, `behind` a truncation.
+
+    Also the share of it that lies behind truncations, in [0, 1]: nobody logged that.
+    """
     steps, discount = ground.steps, run.config.value.discount
-    last = ground.starts[ground.chosen + 1] - 1
-    value = jax.jit(jax.vmap(unstack(guide.state.value, row)))
-    behind = np.asarray(value(jnp.asarray(steps.next_observations[last]))) * (1.0 - steps.terminated[last])
-    found = []
-    for episode, tail in zip(ground.chosen, behind, strict=True):
-        rewards = np.asarray(steps.rewards[ground.starts[episode] : ground.starts[episode + 1]], np.float64)
-        powers = discount ** np.arange(len(rewards) + 1)
-        found.append(rewards @ powers[:-1] + powers[-1] * tail)
-    return in_logged_units(run, found)
+    rewards = in_logged_units(run, steps.rewards)
+    seen, powers = [], []
+    for episode in ground.chosen:
+        own = rewards[ground.starts[episode] : ground.starts[episode + 1]]
+        seen.append(own @ discount ** np.arange(len(own)))
+        powers.append(discount ** len(own))
+    ended = np.asarray(steps.terminated)[ground.starts[ground.chosen + 1] - 1] > 0
+    tail = np.where(ended, 0.0, np.array(powers) * behind)
+    sizes = np.abs(seen).mean(), np.abs(tail).mean()
+    return np.array(seen) + tail, float(sizes[1] / sum(sizes)) if sum(sizes) else 0.0
 
 
 def imagined(
-    run: Run, ground: Ground, policy: Judged, guide: Trained, world: Trained, split: modelling.Split,
-    settings: Settings, row: int,
-) -> ModelReturn:  # fmt: skip
-    """One seed's policy in its own model, from all starts, (members, starts); NumPy, learner's units."""
-    own = run.summary("world")["seeds"][row]["kappa"]
+    run: Run, ground: Ground, policy: Judged, model: Model, settings: Settings, row: int
+) -> ModelReturn:
+    """One seed's policy in its own model, from all starts, (members, starts); NumPy, learner's units.
+
+    A model of another run may have other seeds; they are taken in turn.
+    """
+    of_model = row % len(model.run.seeds)
+    own = model.run.summary("world")["seeds"][of_model]["kappa"]
     kappa = jnp.asarray(own if settings.kappa is None else settings.kappa, jnp.float32)
     found = ensemble_return(
-        run.config.world, unstack(world.state.best, row), split.rule, policy.act, unstack(policy.actors, row),
-        unstack(policy.blanks, row), unstack(guide.state.value, row),
+        model.run.config.world, unstack(model.world.state.best, of_model), model.split.rule,
+        policy.act, unstack(policy.actors, row), unstack(policy.blanks, row),
+        unstack(model.values.state.value, of_model),
         jnp.asarray(ground.steps.observations[ground.starts[ground.chosen]]), settings.horizon,
         run.config.value.discount, kappa, jax.random.fold_in(jax.random.key(run.seeds[row]), KEY),
     )  # fmt: skip
@@ -265,25 +255,15 @@ def _pairs(found: ModelReturn) -> NDArray[np.float32]:
     return np.concatenate([found.observations, found.actions], axis=-1)[np.asarray(found.valid)]
 
 
-def _returns(
-    run: Run, fitted: NDArray[np.float64], seen: list[ModelReturn], logged: NDArray[np.float64]
-) -> dict[str, Any]:
-    """Both estimates of one policy and its gain over the data, logged units.
+def _flat(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(seeds, members, starts) -> (seeds * members, starts)."""
+    return values.reshape(-1, values.shape[-1])
 
-    fitted (seeds, 2, members, starts), the data's own policy second; logged (seeds, starts).
-    """
-    starts = logged.shape[-1]
-    total = np.stack([in_logged_units(run, each.total) for each in seen])
-    found: dict[str, Any] = {}
-    gains = {"fqe": fitted[:, 0] - fitted[:, 1], "model": total - logged[:, None]}
-    for name, values in {"fqe": fitted[:, 0], "model": total}.items():
-        found[name] = estimate(values.reshape(-1, starts))._asdict()
-        found[name]["gain"] = estimate(gains[name].reshape(-1, starts))._asdict()
-        found[name]["seeds"] = values.mean((1, 2)).tolist()
-    found["model"]["reliable_share"] = float(np.mean([reliable_share(each) for each in seen]))
-    found["model"]["length"] = float(np.mean([each.length for each in seen]))
-    found["model"]["cut"] = float(np.mean([each.cut for each in seen]))
-    return found
+
+def _with_gain(values: NDArray[np.float64], data: NDArray[np.float64]) -> dict[str, Any]:
+    """The estimate of a policy's returns (seeds, members, starts) and that of its gain over the data's."""
+    gain, seeds = estimate(_flat(values - data))._asdict(), values.mean((1, 2)).tolist()
+    return estimate(_flat(values))._asdict() | {"gain": gain, "seeds": seeds}
 
 
 def _distances(ground: Ground, acted: NDArray[np.float32]) -> dict[str, float | None]:
@@ -296,8 +276,11 @@ def _distances(ground: Ground, acted: NDArray[np.float32]) -> dict[str, float | 
 
 def _ranks(found: dict[str, Any]) -> dict[str, Any]:
     """How far both estimates of each policy are apart (written into `found`), and whether they rank alike."""
-    both = ("fqe", "model")
-    for each in found.values():
-        each["apart"] = apart(*(Estimate(*(each[how][key] for key in Estimate._fields)) for how in both))
-    means = [[each[how]["mean"] for each in found.values()] for how in both]
-    return {"rank_correlation": rank_correlation(*means)}
+    pairs = [(each["fqe"], each.get("model", each.get("logged"))) for each in found.values()]
+    for each, pair in zip(found.values(), pairs, strict=True):
+        both = [Estimate(*(how[key] for key in Estimate._fields)) for how in pair if how]
+        each["apart"] = apart(*both) if len(both) == 2 else None
+    if not all(other for _, other in pairs):
+        return {"rank_correlation": None}
+    first, second = ([how["mean"] for how in side] for side in zip(*pairs, strict=True))
+    return {"rank_correlation": rank_correlation(first, second)}
