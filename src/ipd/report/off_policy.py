@@ -43,7 +43,7 @@ def _line(name: str, told: Mapping[str, Any]) -> list[str]:
     share = told["model"].get("reliable_share")
     far, outside = told.get("actions", {}).get("relative"), told.get("outside")
     return [
-        tables.LABELS.get(name, name.replace("_", " ")),
+        tables.LABELS.get(name, name.replace("_", " ").capitalize()),
         *cells("fqe"),
         *cells("model"),
         "–" if share is None else percent(share),
