@@ -93,7 +93,7 @@ def test_pages_can_be_read_at_every_width(judged_run: Path, many_runs: Path, tmp
             if at["narrowest"] < 300:
                 wrong.append(f"{name}, {width} px: a chart is {at['narrowest']} px wide")
         wrong += [f"{name}, {where}: faint {each}" for where, all in seen["faint"].items() for each in all]
-        wrong += [f"{name}, {WIDTHS[-1]} px: code is wider than its box: {each}" for each in seen["cut"]]
+        wrong += [f"{name}, {WIDTHS[-1]} px: wider than its box: {each}" for each in seen["cut"]]
         levels = [0, *seen["headings"]]
         if levels.count(1) != 1 or any(below > above + 1 for above, below in pairwise(levels)):
             wrong.append(f"{name}: levels of headings {levels[1:]}")
