@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from docs_site import build
 
 from ipd import config
 
@@ -94,11 +92,7 @@ def test_metrics_page_explains_every_metric() -> None:
 
 def test_site_is_built_without_a_network(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="the site needs mkdocs-material: pip install -e '.[docs]'")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")],
-        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    build(tmp_path / "site")
     pages = sorted((tmp_path / "site").rglob("*.html"))
     assert len(pages) >= len(list((ROOT / "docs").glob("*.md")))
     for page in pages:  # scripts, styles and pictures come from the site itself

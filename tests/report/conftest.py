@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report.small_runs import OURS, WORSE, write_small_run
 
 SEEDS = (0, 1, 2)
 OBSERVATIONS = 11
@@ -182,3 +183,50 @@ def synthetic_run(tmp_path: Path) -> Path:
     run = tmp_path / "run"
     run.mkdir()
     return write_run(run)
+
+
+@pytest.fixture
+def many_runs(tmp_path: Path) -> Path:
+    """Two sets, four methods, ablations, fixed returns and a run that failed; one set is D4RL's."""
+    place = tmp_path / "all"
+    for data, rows in (("walker2d_medium_replay-v2.hdf5", 302_000), ("bundled:hopper-medium-replay", 999)):
+        at = place / data[-20:-6].strip(":_")
+        for algo, scores in {"ipd": OURS, "dt": WORSE, "qt": WORSE, "bc": WORSE}.items():
+            if algo != "bc" or rows == 999:
+                fixed = {"ipd@0.5": WORSE} if algo == "ipd" else None
+                write_small_run(at / algo, scores, algo, data, (100, 200), rows=rows, policies=fixed)
+    write_small_run(place / "greedy", WORSE, preset="cpu+greedy", augment={"num_plans": 1, "plan_noise": 0.0})
+    write_small_run(place / "none", WORSE, preset="cpu+no-augmentation", augment={"enabled": False})
+    failed = write_small_run(place / "fa_il&ed%", WORSE, algo="iql")
+    (failed / "evaluations.csv").unlink()
+    return place
+
+
+def _judge() -> dict[str, Any]:
+    """What `ipd judge` leaves, as far as the page reads it."""
+
+    def by(mean: float, gain: float | None = None) -> dict[str, Any]:
+        spread = {"mean": mean, "low": mean - 61.5, "high": mean + 72.25}
+        more = {} if gain is None else {"gain": {"mean": gain, "low": gain - 50, "high": gain + 60}}
+        return spread | more
+
+    policies: dict[str, Any] = {"behaviour": {"fqe": by(512.3), "model": by(498.1), "apart": 0.2}}
+    for number, name in enumerate(("cloning", "quasi_optimal", "quasi_optimal_refitted", "ipd")):
+        policies[name] = {
+            "fqe": by(520.0 + 100 * number, 8.0 + 100 * number),
+            "model": by(505.0 + 110 * number, 7.0 + 110 * number) | {"reliable_share": 0.93 - 0.1 * number},
+            "apart": 0.3 * number, "outside": 0.07 * number,
+            "actions": {"distance": 0.1 + 0.2 * number, "relative": 0.2 + 0.3 * number},
+        }  # fmt: skip
+    verdict = [
+        "Both estimates say that ipd is better than the data: by 308 [258, 368] and 337 [287, 397].",
+        "21 % of its imagined pairs lie outside the data: believe the smaller estimate.",
+    ]
+    return {"verdict": verdict, "judged": "ipd", "policies": policies}
+
+
+@pytest.fixture
+def judged_run(synthetic_run: Path) -> Path:
+    """The complete run, judged without a simulator too."""
+    _write_json(synthetic_run / "stages" / "judge" / "summary.json", _judge())
+    return synthetic_run

@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from report.small_runs import write_small_run
-from report.test_browser import measured
+from report.small_runs import OURS, write_small_run
 from report.test_page import Outline
 
 from ipd.cli import main
@@ -17,31 +16,12 @@ from ipd.report import compare, compare_figures, compare_page, compare_tables, p
 from ipd.report.compare import Comparison
 from ipd.report.compare_read import Dataset
 
-OURS = {0: [80.0, 82.0], 1: [90.0, 92.0]}
-WORSE = {0: [10.0, 12.0], 1: [20.0, 22.0]}
 SECTIONS = ("result", "scores", "profiles", "variants", "volume", "prompts", "runs")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Two sets, four methods, ablations, fixed returns and a run that failed; one set is D4RL's."""
-    place = tmp_path / "all"
-    for data, rows in (("walker2d_medium_replay-v2.hdf5", 302_000), ("bundled:hopper-medium-replay", 999)):
-        at = place / data[-20:-6].strip(":_")
-        for algo, scores in {"ipd": OURS, "dt": WORSE, "qt": WORSE, "bc": WORSE}.items():
-            if algo != "bc" or rows == 999:
-                fixed = {"ipd@0.5": WORSE} if algo == "ipd" else None
-                write_small_run(at / algo, scores, algo, data, (100, 200), rows=rows, policies=fixed)
-    write_small_run(place / "greedy", WORSE, preset="cpu+greedy", augment={"num_plans": 1, "plan_noise": 0.0})
-    write_small_run(place / "none", WORSE, preset="cpu+no-augmentation", augment={"enabled": False})
-    failed = write_small_run(place / "fa_il&ed%", WORSE, algo="iql")
-    (failed / "evaluations.csv").unlink()
-    return place
-
-
-@pytest.fixture
-def found(root: Path) -> Comparison:
-    return compare.load([root], root)
+def found(many_runs: Path) -> Comparison:
+    return compare.load([many_runs], many_runs)
 
 
 def test_printed_numbers_are_the_papers() -> None:
@@ -194,15 +174,6 @@ def test_the_page_is_whole_and_fetches_nothing(found: Comparison) -> None:
     assert not re.search(r'd="[^"]*nan', text)
 
 
-def test_page_fits_phone_tablet_and_desk(found: Comparison, tmp_path: Path) -> None:
-    page = compare_page.write(found, tmp_path / "out")
-    for width, seen in measured(page, tmp_path).items():
-        assert seen["scroll"] <= seen["client"], f"{width} px: the page is {seen['scroll']} px wide"
-        assert seen["table"] <= 0, f"{width} px: the headline table does not fit"
-        assert seen["narrowest"] >= 300, f"{width} px: a chart is {seen['narrowest']} px wide"
-        assert seen["charts"] == 8, "IQMs, three profiles, variants, volume, two of prompts"
-
-
 def test_parts_without_runs_name_the_command(tmp_path: Path) -> None:
     write_small_run(tmp_path / "only", {0: [50.0]})
     text = compare_page.render(compare.load([tmp_path], tmp_path))
@@ -257,23 +228,23 @@ def test_names_from_runs_cannot_become_markup(tmp_path: Path) -> None:
 
 
 def test_the_command_compares_folders_and_keeps_to_itself_for_one_run(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    many_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {"comparison.html", "table.md", "table.csv", "table.tex", "comparison.csv"}
-    assert main(["report", str(root), "--out", str(tmp_path / "out")]) == 0
+    assert main(["report", str(many_runs), "--out", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
     said = capsys.readouterr().out
     assert "IPD, greedy" in said and "79.4†" in said and "left out: fa_il&ed%: failed" in said
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert main(["report", str(root)]) == 0
-    assert {name: (root / name).read_bytes() for name in files} == first, "equal runs, equal bytes"
-    one = root / "greedy"
+    assert main(["report", str(many_runs)]) == 0
+    assert {name: (many_runs / name).read_bytes() for name in files} == first, "equal runs, equal bytes"
+    one = many_runs / "greedy"
     assert main(["report", str(one)]) == 0
     assert "Behaviour cloning" not in capsys.readouterr().out.splitlines()[-1]
     assert (one / "report.html").is_file() and not (one / "comparison.html").exists()
-    assert main(["report", str(one), str(root / "none")]) == 2
+    assert main(["report", str(one), str(many_runs / "none")]) == 2
     assert "--out" in capsys.readouterr().err.splitlines()[-1]
-    assert main(["report", str(one), str(root / "none"), "--out", str(tmp_path / "two")]) == 0
+    assert main(["report", str(one), str(many_runs / "none"), "--out", str(tmp_path / "two")]) == 0
     assert "IPD" in capsys.readouterr().out
     assert main(["report", str(tmp_path / "out")]) == 2
     assert "not a run directory" in capsys.readouterr().err

@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "a run's finished policy as ONNX, StableHLO or plain arrays, with what it takes to run it",
     "judge": "what a run's policies are worth, estimated from data and model alone",
     "report": "write a run's page again and print its table, or compare many runs",
+    "log": "a run's metrics for TensorBoard or W&B, finished or at work",
     "data": "check, describe or convert a dataset",
     "collect": "make a dataset in a task with soft actor-critic",
     "sweep": "every run of a table or figure of the paper, on one machine or on Ray",
