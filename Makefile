@@ -19,9 +19,9 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Only the tests that kill runs and break files.
+# The long form of the tests that stop runs and break files; about an hour.
 faults: .venv/test.stamp
-	$(ONE_THREAD) $(BIN)/python -m pytest tests/faults
+	IPD_FAULTS=long $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP tests/faults
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv

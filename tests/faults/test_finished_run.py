@@ -74,13 +74,15 @@ def test_segments_written_in_pieces_are_those_written_at_once(finished: Path, tm
             writer = Writer(run, file, 1)
             for start in range(0, len(rows), size):
                 part = slice(start, start + size)
-                writer.add(rows[part], Segment(*(leaf[part] for leaf in segments)), *expected[:, part])
-            writer.add(rows[:0], Segment(*(leaf[:0] for leaf in segments)), *expected[:, :0])
+                some = Segment(*(leaf[part] for leaf in segments))
+                writer.add(rows[part], np.arange(len(rows))[part], some, *expected[:, part])
+            none = Segment(*(leaf[:0] for leaf in segments))
+            writer.add(rows[:0], np.arange(0), none, *expected[:, :0])
             names: list[str] = []
             file["seed-1"].visit(names.append)
             columns[size] = {name: file["seed-1"][name][()] for name in names if name != "provenance"}
     whole, pieces = columns.values()
-    assert len(whole) == 15 and len(whole["rewards"]) > 2 * len(rows) > 50
+    assert len(whole) == 16 and len(whole["rewards"]) > 2 * len(rows) > 50
     for name, column in whole.items():
         np.testing.assert_array_equal(pieces[name], column, err_msg=name)
     with h5py.File(finished / "augmented.hdf5") as file:

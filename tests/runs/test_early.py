@@ -55,8 +55,9 @@ def test_episodes_are_those_of_a_later_trial(tmp_path: Path, task: Task) -> None
     asked: list[str] = []
     with Early(begun(tmp_path, task)) as early:
         early.begin([contender(task, asked)])
-        first = early.results(contender(task, asked), task)
-        again = early.results(contender(task, asked), task)
+        first, failed = early.results(contender(task, asked), task)
+        again, _ = early.results(contender(task, asked), task)
+    assert not failed.any()
     assert (
         len(asked) == 2 and asked[0].startswith("ipd-early") and asked[1] == threading.current_thread().name
     )
@@ -100,3 +101,28 @@ def test_what_goes_wrong_is_raised_where_it_is_asked_for(tmp_path: Path, task: T
     with Early(begun(tmp_path, task)) as early, pytest.raises(FloatingPointError, match="not finite"):
         early.begin([contender(task, [], fail)])
         early.results(contender(task, []), task)
+
+
+def test_a_seed_whose_actions_are_not_finite_stands_still_and_the_other_ends(
+    tmp_path: Path, task: Task
+) -> None:
+    class Broken(rollouts.ZeroController):
+        steps = 0
+
+        def act(self, observations: Any, rewards: Any) -> Any:
+            actions = super().act(observations, rewards)
+            self.steps += 1
+            actions[2:] = np.nan if self.steps > 3 else 0.0  # rows of the second seed
+            return actions
+
+    make: Any = lambda: Broken(task)  # noqa: E731
+    run = begun(tmp_path, task)
+    with Early(run) as early:
+        found, failed = early.results(Contender("zero", 7, 2, make), task)
+    assert failed.tolist() == [False, True]
+    plain = rollouts.rollout(task, rollouts.ZeroController(task), 2, FIRST_EPISODE_SEED, 2)
+    np.testing.assert_array_equal(found.returns[0], plain.returns[0])
+    # where the first one failed before, nobody is left
+    run.store("value", "").fail({0: "metric value_loss is not finite at or before update 8"})
+    with Early(run) as early, pytest.raises(FloatingPointError, match="policy 1"):
+        early.results(Contender("zero", 7, 2, make), task)

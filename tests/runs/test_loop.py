@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def run(
     learner: loop.Learner | None = None,
     store: CheckpointStore | None = None,
     arrays: Any = None,
+    failed: Collection[int] = (),
 ) -> tuple[Any, int]:
     whole, axes = data()
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), toy.init(0), toy.init(1))
@@ -60,6 +62,7 @@ def run(
         store or CheckpointStore(folder / "stage", "f"),
         MetricsLog(folder / "metrics.jsonl", SEEDS),
         Progress(quiet=True),
+        failed=failed,
     )
 
 
@@ -142,10 +145,33 @@ def test_ends_early_when_every_seed_is_finished(tmp_path: Path) -> None:
     assert same == step and int(again.step[0]) == step
 
 
-def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match=r"stage value, seed number 1: .* not finite .* update 8") as caught:
-        schedule = SCHEDULE._replace(snapshots=(), validate_every=None)
-        run(tmp_path, config=toy.Config(poison_at=8), schedule=schedule, learner=toy.PLAIN)
-    assert "tensor weight" in str(caught.value)
+def test_nan_stops_its_seed_and_the_other_ends_as_ever(tmp_path: Path) -> None:
+    schedule = SCHEDULE._replace(snapshots=(), validate_every=None)
+    plain, _ = run(tmp_path / "plain", schedule=schedule, learner=toy.PLAIN)
+    poisoned = {"config": toy.Config(poison_at=8), "schedule": schedule, "learner": toy.PLAIN}
+    with pytest.raises(loop.SeedsFailed) as caught:
+        run(tmp_path, **poisoned)
+    assert caught.value.what == {1: "tensor weight is not finite at or before update 8"}
+    store = CheckpointStore(tmp_path / "stage", "f")
+    assert store.steps() == [4]
+    good = store.load(4, like=plain)
+    with pytest.raises(loop.SeedsFailed):  # what is to be left alone must be said
+        run(tmp_path, **poisoned)
+    state, step = run(tmp_path, **poisoned, failed={1})
+    assert step == 23 and store.steps() == [23]
+    np.testing.assert_array_equal(state.weight[0], plain.weight[0])
+    np.testing.assert_array_equal(state.weight[1], good.weight[1])
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    told = [(r["step"], r["seed"]) for r in records]
+    assert told == [(4, 0), (4, 1), *((step, 0) for step in (8, 12, 16, 20, 23))]
+    whole = [json.loads(line) for line in (tmp_path / "plain" / "metrics.jsonl").read_text().splitlines()]
+    assert [r for r in records if r["seed"] == 0] == [r for r in whole if r["seed"] == 0]
+
+
+def test_nan_in_the_last_seed_that_is_left_stops_the_run(tmp_path: Path) -> None:
+    schedule = SCHEDULE._replace(snapshots=(), validate_every=None)
+    poisoned = {"config": toy.Config(poison_at=8), "schedule": schedule, "learner": toy.PLAIN}
+    with pytest.raises(RunFailed, match=r"stage value, seed number 1: tensor weight .* update 8; the last"):
+        run(tmp_path, **poisoned, failed={0})
     assert CheckpointStore(tmp_path / "stage", "f").steps() == [4]
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()

@@ -1,14 +1,18 @@
 """The command line. `main` dispatches by hand, so that help needs neither tyro nor JAX.
 
-Exit 0: done. 1: the run failed. 2: the input or the command was wrong. The last line of stderr says
-what, where, and what would mend it; a traceback only with --debug.
+Exit 0: done, or stopped in good order (SIGTERM). 1: the run failed. 2: the input or the command was
+wrong. The last line of stderr says what, where, and what would mend it; a traceback only with --debug.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+
+from ipd.runs.stopping import Stopped, on_sigterm
 
 COMMANDS = {
     "demo": "bundled Hopper data, every stage, a page at the end (about ten minutes)",
@@ -28,6 +32,9 @@ COMMANDS = {
     "doctor": "what is installed, what is missing, whether a task steps",
 }
 
+RESUMABLE = {"demo", "train", "augment", "sweep"}
+"""Commands that SIGTERM ends in good order, with exit 0, since the same command goes on later."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
@@ -45,10 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"ipd: no command '{words[0]}'; there are: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    leave = functools.partial(print, _later(words[0]), file=sys.stderr)
     try:
         module = "inspect" if words[0] == "data" else words[0]
         command: Callable[[list[str]], int] = import_module(f"ipd.cli.{module}").main
-        return command(words[1:])
+        with on_sigterm(leave) if words[0] in RESUMABLE else contextlib.nullcontext():
+            return command(words[1:])
+    except Stopped:
+        leave()
+        return 0
     except KeyboardInterrupt:
         print(f"ipd {words[0]}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 1
@@ -58,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, line = _verdict(error)
         print(f"ipd {words[0]}: {' '.join(line.split())}", file=sys.stderr)
         return code
+
+
+def _later(command: str) -> str:
+    return f"ipd {command}: stopped (SIGTERM); what was done is saved, the same command goes on from there"
 
 
 def _verdict(error: Exception) -> tuple[int, str]:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from ipd.runs import files
 from ipd.runs.errors import InputError
 
+FAILED = "failed.json"
+
 
 def _is_array(leaf: Any) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
@@ -78,11 +80,23 @@ class CheckpointStore:
         self.path(step).with_suffix(".json").unlink(missing_ok=True)
         self.path(step).unlink(missing_ok=True)
 
+    def fail(self, what: dict[int, str]) -> None:
+        """Notes that seeds came to something that is not finite: seed -> what and when."""
+        told = {str(seed): text for seed, text in sorted((self.failed() | what).items())}
+        files.write_json(self.folder / FAILED, {"fingerprint": self.fingerprint, "seeds": told})
+
+    def failed(self) -> dict[int, str]:
+        """Seeds that failed in this stage, with what went wrong."""
+        path = self.folder / FAILED
+        return {int(s): t for s, t in files.read_json(path)["seeds"].items()} if path.exists() else {}
+
     def clean(self) -> None:
         """Drops halves of a save or a removal that was cut short, and steps of another fingerprint."""
         for step in self.steps():
             if files.read_json(self.path(step).with_suffix(".json")).get("fingerprint") != self.fingerprint:
                 self.remove(step)
+        if self.failed() and files.read_json(self.folder / FAILED).get("fingerprint") != self.fingerprint:
+            (self.folder / FAILED).unlink()
         whole = self.steps()
         for path in [*self.folder.glob("step-*.safetensors"), *self.folder.glob("step-*.json")]:
             if int(path.stem.removeprefix("step-")) not in whole:

@@ -120,6 +120,15 @@ class Run:
         """Where a stage keeps its files."""
         return self.folder / "stages" / stage
 
+    @property
+    def failed(self) -> dict[int, str]:
+        """Seeds that failed in any stage so far, with the first thing that went wrong."""
+        found: dict[int, str] = {}
+        for folder in sorted((self.folder / "stages").glob("*/")):
+            for seed, text in self.store(folder.name, "").failed().items():
+                found.setdefault(seed, f"stage {folder.name}: {text}")
+        return found
+
     def keys(self, stage: str) -> jax.Array:
         """One random key a seed."""
         # one number for all baselines: only one of them is in a run

@@ -49,7 +49,7 @@ class Early:
     def __init__(self, run: Run):
         self._run, self._stop = run, threading.Event()
         self._pool = ThreadPoolExecutor(1, "ipd-early")
-        self._begun: dict[tuple[str, int], Future[rollouts.Results]] = {}
+        self._begun: dict[tuple[str, int], Future[Tried]] = {}
 
     def __enter__(self) -> Early:
         return self
@@ -65,30 +65,46 @@ class Early:
         for contender in contenders:
             self._begun[contender[:2]] = self._pool.submit(self._try, contender, self._run.task)
 
-    def results(self, contender: Contender, task: Task) -> rollouts.Results:
-        """Those of one policy. Raises ``FloatingPointError`` as `rollouts.rollout` does."""
+    def results(self, contender: Contender, task: Task) -> Tried:
+        """Those of one policy. Raises ``FloatingPointError`` where no seed is left that acts."""
         begun = self._begun.pop(contender[:2], None)
         return self._try(contender, task) if begun is None else begun.result()
 
-    def _try(self, contender: Contender, task: Task) -> rollouts.Results:
-        acting = _UnlessStopped(contender.controller(), self._stop)
-        seeds = len(self._run.seeds)
-        return rollouts.rollout(task, acting, contender.episodes, FIRST_EPISODE_SEED, seeds)
+    def _try(self, contender: Contender, task: Task) -> Tried:
+        seeds, failed = self._run.seeds, self._run.failed
+        acting = _Watched(contender.controller(), self._stop, np.array([seed in failed for seed in seeds]))
+        found = rollouts.rollout(task, acting, contender.episodes, FIRST_EPISODE_SEED, len(seeds))
+        return Tried(found, acting.still)
 
 
-class _UnlessStopped(NamedTuple):
-    """A controller that raises once nobody waits for it any more."""
+class Tried(NamedTuple):
+    """Results of one policy; they mean nothing for the `failed` seeds (rows)."""
 
-    controller: Controller
-    stop: threading.Event
+    results: rollouts.Results
+    failed: NDArray[np.bool_]
+
+
+class _Watched:
+    """A controller that raises once nobody waits for it, and stands still for seeds that failed.
+
+    A seed whose action is not finite has failed; where no other is left, the action is passed on.
+    """
+
+    def __init__(self, controller: rollouts.Controller, stop: threading.Event, failed: NDArray[np.bool_]):
+        self._controller, self._stop, self.still = controller, stop, failed
 
     def reset(self, rows: int) -> None:
-        self.controller.reset(rows)
+        self._controller.reset(rows)
 
-    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> Any:
-        if self.stop.is_set():
+    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._stop.is_set():
             raise CancelledError
-        return self.controller.act(observations, rewards)
+        actions = np.array(self._controller.act(observations, rewards))
+        by_seed = actions.reshape(len(self.still), -1)
+        still = self.still | ~np.isfinite(by_seed).all(axis=1)
+        if not still.all():
+            self.still, by_seed[still] = still, 0.0
+        return actions
 
 
 def _trained(run: Run) -> bool:
@@ -103,18 +119,25 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
 
     def work() -> dict[str, Any]:
         path.unlink(missing_ok=True)
+        before, went_wrong = set(run.failed), dict[int, str]()
         total, done = sum(contender.episodes for contender in contenders), 0
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")
         for contender in contenders:
             name, step, episodes, _ = contender
             try:
-                found = early.results(contender, task)
+                found, failed = early.results(contender, task)
             except FloatingPointError as error:
                 raise RunFailed(f"stage evaluate, policy {name} of step {step}: {error}") from error
-            scores.add_rows(path, _rows(task, name, run.seeds, step, found))
+            wrong = before | {seed for seed, bad in zip(run.seeds, failed, strict=True) if bad}
+            for seed in sorted(wrong - before):
+                went_wrong.setdefault(seed, f"an action of {name} after {step} updates is not finite")
+            rows = _rows(task, name, run.seeds, step, found)
+            scores.add_rows(path, [row for row in rows if row.seed not in wrong])
             done += episodes * len(run.seeds)
             run.progress.advance(done)
         run.progress.end()
+        if went_wrong:
+            run.store("evaluate", fingerprint).fail(went_wrong)
         return {}
 
     return run.finish("evaluate", fingerprint, work)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ipd.runs import devices
+from ipd.runs import devices, stopping
 from ipd.runs.checkpoint import CheckpointStore, named_leaves
 from ipd.runs.errors import RunFailed
 from ipd.runs.feed import Ahead
@@ -81,6 +81,7 @@ def train(
     log: MetricsLog,
     progress: Progress,
     kept: Callable[[int], None] | None = None,
+    failed: Collection[int] = (),
 ) -> tuple[Any, int]:
     """Trains all seeds from `state`, or from the last checkpoint in `store`, to the end of `schedule`.
 
@@ -88,14 +89,16 @@ def train(
     devices seeds, or the batch of a single one, are spread over them (`runs.devices`);
     `data` is what `draw` takes, or a `Feed` of it where the data do not fit;
     `data_axes` says per leaf of it whether it has a seed axis (0) or is shared (None);
-    `stage_keys` is one key a seed; `kept` is told of each snapshot once it is in `store`. Returns the state
-    and the last step, which is in `store`.
-    Raises `RunFailed` at a non-finite metric or a NaN in the state; the last good checkpoint stays.
+    `stage_keys` is one key a seed; `kept` is told of each snapshot once it is in `store`; seeds (rows) that
+    `failed` stay as they are. Returns the state and the last step, which is in `store`.
+    Raises `Stopped` once all is saved after a stop was asked for; at a non-finite metric or a NaN in the
+    state `SeedsFailed`, or `RunFailed` where no other seed is left. The last good checkpoint stays.
     """
     # Python scalars make weakly typed leaves; a checkpoint has none, and both must be one program.
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype) if eqx.is_array(leaf) else leaf, state)
     where = devices.layout(stage_keys.shape[0])
-    advance, validate = _compile(learner, config, state, data_axes, where)
+    alive = np.array([row not in failed for row in range(stage_keys.shape[0])])
+    advance, validate = (_only(alive, f) for f in _compile(learner, config, state, data_axes, where))
     start = store.steps()[-1] if store.steps() else 0
     if start:
         state = store.load(start, like=state)
@@ -108,7 +111,7 @@ def train(
     place = functools.partial(devices.place_data, where, data_axes)
     with Ahead(data, start, schedule.steps, place) as ahead:
         until = start
-        while step < schedule.steps and not _all_finished(learner, config, eqx.combine(arrays, static)):
+        while step < schedule.steps and not _finished(learner, config, eqx.combine(arrays, static), alive):
             if step == until:
                 window, until = ahead.take()
             stop = min(schedule.next_stop(step), until)
@@ -120,14 +123,15 @@ def train(
                 arrays, more, is_nan = validate(arrays, window)
                 metrics |= more
             values = {name: np.asarray(value) for name, value in metrics.items()}
-            _refuse_non_finite(stage, step, values, names, np.asarray(is_nan))
-            log.append(stage, step, values)
+            _refuse_non_finite(stage, step, values, names, np.asarray(is_nan), alive)
+            log.append(stage, step, values, alive)
             progress.advance(step, values)
-            due = time.monotonic() - saved_at >= schedule.checkpoint_seconds
+            due = time.monotonic() - saved_at >= schedule.checkpoint_seconds or stopping.asked()
             if due or step == schedule.steps or step in schedule.snapshots:
                 log.sync()
                 store.save(step, arrays, keep=schedule.snapshots)
                 saved_at = time.monotonic()
+                stopping.check()
                 if kept is not None and step in schedule.snapshots:
                     kept(step)
     state = eqx.combine(arrays, static)
@@ -138,10 +142,25 @@ def train(
     return state, step
 
 
-def _all_finished(learner: Learner, config: Any, state: Any) -> bool:
+def _finished(learner: Learner, config: Any, state: Any, alive: NDArray[np.bool_]) -> bool:
     if learner.finished is None:
-        return False
-    return bool(np.all(eqx.filter_vmap(functools.partial(learner.finished, config))(state)))
+        return not alive.any()
+    ended = np.asarray(eqx.filter_vmap(functools.partial(learner.finished, config))(state))
+    return bool(np.all(ended | ~alive))
+
+
+def _only(alive: NDArray[np.bool_], program: Any) -> Any:
+    """`program` for the seeds that are alive; the state of the others stays as it was."""
+    if program is None or alive.all():
+        return program
+
+    @jax.jit
+    def call(arrays: Any, *rest: Any) -> tuple[Any, Any, Any]:
+        new, metrics, is_nan = program(arrays, *rest)
+        kept = jax.tree.map(lambda n, o: jnp.where(alive.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, arrays)
+        return kept, metrics, is_nan
+
+    return call
 
 
 def _compile(
@@ -194,15 +213,30 @@ def _nan_leaves(arrays: Any) -> jax.Array:
     return jnp.stack([has_nan(leaf) for leaf in jax.tree.leaves(arrays)])
 
 
+class SeedsFailed(Exception):
+    """Some seeds (rows) came to something that is not finite; `what` says of each what and when."""
+
+    def __init__(self, what: dict[int, str]) -> None:
+        super().__init__(str(what))
+        self.what = what
+
+
 def _refuse_non_finite(
-    stage: str, step: int, values: dict[str, NDArray[Any]], names: list[str], is_nan: NDArray[Any]
-) -> None:
-    bad = [(int(np.argwhere(~np.isfinite(value))[0][0]), "metric " + name) for name, value in values.items()
-           if not np.isfinite(value).all()]  # fmt: skip
-    bad += [(int(seed), "tensor " + names[leaf]) for seed, leaf in np.argwhere(is_nan)]
-    if bad:
-        seed, what = bad[0]
+    stage: str, step: int, values: dict[str, NDArray[Any]], names: list[str], is_nan: NDArray[Any],
+    alive: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    bad = [(int(row), "metric " + name) for name, value in values.items()
+           for row in np.argwhere(~np.isfinite(value.reshape(len(alive), -1)).all(axis=1))[:, 0]]  # fmt: skip
+    bad += [(int(row), "tensor " + names[leaf]) for row, leaf in np.argwhere(is_nan)]
+    what: dict[int, str] = {}
+    for row, name in bad:
+        if alive[row]:
+            what.setdefault(row, f"{name} is not finite at or before update {step}")
+    if len(what) == alive.sum() > 0:
+        row, text = next(iter(what.items()))
         raise RunFailed(
-            f"stage {stage}, seed number {seed}: {what} is not finite at or before update {step}; "
+            f"stage {stage}, seed number {row}: {text}; "
             f"the last good checkpoint is kept; a smaller --{stage}.learning-rate may help"
         )
+    if what:
+        raise SeedsFailed(what)

@@ -62,10 +62,14 @@ class MetricsLog:
         if kept != lines:
             files.write_bytes(self._path, "".join(kept).encode())
 
-    def append(self, stage: str, step: int, values: dict[str, NDArray[Any]]) -> None:
-        """One record a seed; `values` have the seeds on axis 0."""
+    def append(
+        self, stage: str, step: int, values: dict[str, NDArray[Any]], alive: NDArray[Any] | None = None
+    ) -> None:
+        """One record a seed (of those `alive`); `values` have the seeds on axis 0."""
         with self._path.open("a") as file:
             for row, seed in enumerate(self._seeds):
+                if alive is not None and not alive[row]:
+                    continue
                 record = {"stage": stage, "step": step, "seed": seed}
                 record |= {name: _number(value[row]) for name, value in sorted(values.items())}
                 file.write(json.dumps(record, allow_nan=False) + "\n")

@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import hashlib
 import importlib.metadata
+import os
 import platform
 from collections.abc import Iterator
 from functools import cache
@@ -18,7 +19,8 @@ import yaml
 import ipd
 from ipd.config import ADDED, Algo, Config, sections
 from ipd.runs import files
-from ipd.runs.errors import InputError
+from ipd.runs.checkpoint import CheckpointStore
+from ipd.runs.errors import InputError, RunFailed
 
 PACKAGES = (
     "ipd",
@@ -148,15 +150,25 @@ def differences(old: Job, new: Job) -> list[str]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds RUN/lock; `InputError` where another process does. The kernel frees it when the process dies."""
+    """Holds RUN/lock; `InputError` where another process does. The kernel frees it when the process dies.
+
+    An error of the disk within comes out as a `RunFailed` that says what is whole.
+    """
     with (folder / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             cure = "wait for it to end, or choose another --out"
             raise InputError(f"{folder}: another process is working on this run; {cure}") from error
-        files.remove_partial(folder)
-        yield
+        try:
+            files.remove_partial(folder)
+            yield
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise RunFailed(
+                f"{error.filename or folder}: {why}; the run in {folder} is whole as far as it was saved "
+                f"({last_good(folder)}); with room on a disk that can be written to, the same command goes on"
+            ) from error
 
 
 def claim(folder: Path, job: Job, manifest: dict[str, Any]) -> list[str]:
@@ -181,6 +193,16 @@ def claim(folder: Path, job: Job, manifest: dict[str, Any]) -> list[str]:
         )
     was, now = old["versions"], manifest["versions"]
     return [f"{name} was {was.get(name)}, is {now.get(name)}" for name in now if was.get(name) != now[name]]
+
+
+def last_good(folder: Path) -> str:
+    """What of a run is whole on disk, for a person: finished stages, and how far the others are saved."""
+    stages = sorted((folder / "stages").glob("*/"), key=lambda path: path.stat().st_mtime)
+    done = [path.name for path in stages if (path / "done.json").exists()]
+    saved = [f"{path.name} at update {steps[-1]}" for path in stages
+             if path.name not in done and (steps := CheckpointStore(path, "").steps())]  # fmt: skip
+    parts = [f"finished: {', '.join(done)}"] * bool(done) + [f"saved: {', '.join(saved)}"] * bool(saved)
+    return "; ".join(parts) or "no stage has begun"
 
 
 def require_usable(folder: Path) -> None:

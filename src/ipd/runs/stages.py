@@ -35,7 +35,7 @@ from ipd.report import page
 from ipd.runs import examples, files, imagination, judging, learning, modelling, rundir
 from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import JUDGING, Run, data_summary
-from ipd.runs.errors import InputError
+from ipd.runs.errors import InputError, RunFailed
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
 from ipd.runs.trained import Trained
@@ -106,7 +106,16 @@ def execute(
             checkpoint_seconds, reuse,
         )  # fmt: skip
         _pipeline(run) if until is None else _only(run, until)
-        return page.write(folder)
+        return _page(run)
+
+
+def _page(run: Run) -> Path:
+    """Writes the page. Raises `RunFailed` where a seed failed, which the others outlived."""
+    written = page.write(run.folder)
+    if run.failed:
+        wrong = "; ".join(f"seed {seed}: {text}" for seed, text in run.failed.items())
+        raise RunFailed(f"{run.folder}: {wrong}; all other seeds are done, see {written}")
+    return written
 
 
 def _load(folder: Path, job: Job) -> Episodes:

@@ -42,18 +42,27 @@ def train(
     schedule = schedule or run.schedule(config.steps)
     store = run.store(stage, fingerprint)
     # What runs once is not worth optimising: random numbers take several times as long to compile at level 3.
-    fresh = jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})(keys)
-    give_back()  # what preparing the data took
+    begin = jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})
     shapes = eqx.filter_eval_shape(init, keys)
 
     def tell(step: int) -> None:
         if kept is not None:
             kept(step, partial(store.load, step, like=shapes))
 
-    state, _ = loop.train(
-        stage, learner, config, fresh, data, axes, keys, schedule, store, run.log, run.progress, tell
-    )
-    return state
+    while True:
+        failed = {run.seeds.index(seed) for seed in run.failed}
+        fresh = begin(keys)
+        give_back()  # what preparing the data took
+        try:
+            state, _ = loop.train(
+                stage, learner, config, fresh, data, axes, keys, schedule, store, run.log, run.progress,
+                tell, failed,
+            )  # fmt: skip
+            return state
+        except loop.SeedsFailed as error:
+            store.fail({run.seeds[row]: what for row, what in error.what.items()})
+            for row, what in error.what.items():
+                run.progress.say(f"{stage}: seed {run.seeds[row]} is stopped: {what}; the other seeds go on")
 
 
 def finished(run: Run, stage: str, fingerprint: str, init: Callable[[jax.Array], Any]) -> Trained:
