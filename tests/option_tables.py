@@ -59,7 +59,7 @@ def placeholder(kind: Any) -> str:
     if get_origin(kind) in (Union, UnionType):
         return placeholder(next(part for part in get_args(kind) if part is not NoneType))
     if get_origin(kind) is Literal:
-        return "\\|".join(map(str, get_args(kind)))
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
     if get_origin(kind) is tuple:
         return f"{placeholder(get_args(kind)[0])} ..."
     return PLACEHOLDERS[kind]
@@ -103,7 +103,7 @@ def option_rows(kind: type, prefix: str = "") -> list[tuple[str, str, str]]:
             if tyro.conf.Positional in getattr(hint, "__metadata__", ()):
                 value = placeholder(plain)
                 more = " ..." if value.endswith("...") else ""
-                name = value if "|" in value else field.name.upper() + more
+                name = value if value.startswith("{") else field.name.upper() + more
             else:
                 name = f"--{name} {placeholder(plain)}".rstrip()
             rows.append((f"`{name}`", shown(field.default), told(kind).get(field.name, "")))
