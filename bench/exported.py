@@ -28,8 +28,8 @@ import ipd
 from ipd.export.runner import Runner
 from ipd.export.write import NEEDS as FORMATS
 from ipd.export.write import export
-from ipd.runs.judging import FIRST_EPISODE_SEED
-from ipd.runs.stages import open_run
+from ipd.runs.opened import open_run
+from ipd.runs.trials import FIRST_EPISODE_SEED
 
 HERE = Path(__file__).parent
 APART = 1e-3

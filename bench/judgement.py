@@ -98,7 +98,7 @@ def contenders(run: Run, values: Trained, folder: Path) -> list[Judged]:
         found.append(judged.of_method(run, values, state, f"ipd, {step} updates"))
     for name, algo, stage, steps in (("iql", "iql", "value", (750, 2_250, 6_000)),
                                      ("bc-best", "bc", "cloning", (250, 2_000))):  # fmt: skip
-        other = stages.open_run(folder / name)
+        other = opened.open_run(folder / name)
         trained = learning.baseline(other, algo)
         for step in steps:
             state = snapshot(other, trained, stage, step)
@@ -148,7 +148,7 @@ def main() -> None:
 def judge(folder: Path, chosen: argparse.Namespace) -> None:
     """Trains what is missing, judges, tries, writes the table and prints the rank correlations."""
     train(folder)
-    run = stages.open_run(folder / "ipd")
+    run = opened.open_run(folder / "ipd")
     values = learning.value(run)
     model = Model(run, values, *modelling.world(run))
     policies = contenders(run, values, folder)

@@ -22,8 +22,8 @@ from ipd.data.columnmap import read_map
 from ipd.data.sources import load
 from ipd.presets import with_task
 from ipd.runs import enlarged
+from ipd.runs.opened import open_run
 from ipd.runs.rundir import read_job
-from ipd.runs.stages import open_run
 
 __all__ = ["cache_of_tests", "finished", "shared", "small"]
 

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ipd.data.episodes import DataError, Episodes
     from ipd.runs.errors import InputError
+    from ipd.runs.opened import load
     from ipd.runs.parts import load_values, load_world
-    from ipd.runs.stages import load, train
+    from ipd.runs.stages import train
 
 __all__ = ["DataError", "Episodes", "InputError", "load", "load_values", "load_world", "train"]
 _HOMES = {"Episodes": "ipd.data.episodes", "DataError": "ipd.data.episodes",
           "InputError": "ipd.runs.errors", "load_values": "ipd.runs.parts", "load_world": "ipd.runs.parts",
-          "load": "ipd.runs.stages", "train": "ipd.runs.stages"}  # fmt: skip
+          "load": "ipd.runs.opened", "train": "ipd.runs.stages"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

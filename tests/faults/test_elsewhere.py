@@ -17,7 +17,7 @@ from ipd.cli import main
 from ipd.data.episodes import Episodes
 from ipd.data.sources import load
 from ipd.runs import augmented, enlarged
-from ipd.runs.stages import open_run
+from ipd.runs.opened import open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = Path(os.environ.get("IPD_PEERS", ROOT / ".venv-peers")) / "bin" / "python"

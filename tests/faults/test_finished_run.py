@@ -18,7 +18,7 @@ from ipd.runs import checkpoint, files
 from ipd.runs.augmented import Writer, read_segments
 from ipd.runs.errors import InputError
 from ipd.runs.metrics import GLOSSARY
-from ipd.runs.stages import open_run
+from ipd.runs.opened import open_run
 from ipd.types import Segment
 
 from .conftest import OPTIONS

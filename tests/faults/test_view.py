@@ -10,12 +10,12 @@ import pytest
 
 from ipd.cli import main
 from ipd.data.sources import load
-from ipd.runs import examples, files, learning, modelling, stages
+from ipd.runs import examples, files, learning, modelling, opened
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_plans_made_again_are_those_that_augmentation_weighed(finished: Path, small: Path, seed: int) -> None:
-    run = stages.open_run(finished)
+    run = opened.open_run(finished)
     told, logged = examples.provenance(run, seed), load(str(small))
     picks = examples.spread(told, None, 9)
     world, split = modelling.world(run)
@@ -54,7 +54,7 @@ def test_page_of_segments(finished: Path, tmp_path: Path, capsys: pytest.Capture
     page = tmp_path / "view.html"
     assert main(["view", str(finished), "--count", "2", "--to", str(page), "--seed", "1"]) == 0
     assert "2 of" in capsys.readouterr().out and page.read_text(encoding="utf-8").count("<details") == 2
-    run = stages.open_run(finished)
+    run = opened.open_run(finished)
     episode = int(examples.provenance(run, 0)["episode"][0])
     assert main(["view", str(finished), "--episode", str(episode), "--to", str(page)]) == 0
     assert f"episode {episode}, step" in page.read_text(encoding="utf-8")

@@ -21,9 +21,10 @@ from ipd.runs import learning
 from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import unstack
 from ipd.runs.modelling import world
+from ipd.runs.opened import evaluate, open_run
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job, read_job
-from ipd.runs.stages import evaluate, execute, open_run
+from ipd.runs.stages import execute
 from ipd.value.learn import value_fn
 
 

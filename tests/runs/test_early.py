@@ -19,9 +19,9 @@ from ipd.evaluation.tasks import task as find_task
 from ipd.presets import preset
 from ipd.runs import files
 from ipd.runs.context import Run
-from ipd.runs.judging import FIRST_EPISODE_SEED, Contender, Early
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
+from ipd.runs.trials import FIRST_EPISODE_SEED, Contender, Early
 from ipd.types import Spec
 
 

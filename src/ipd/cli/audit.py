@@ -23,9 +23,9 @@ def main(argv: list[str]) -> int:
     """Parses, audits, prints one line a comparison."""
     options = parse(Audit, argv, "audit")
     keep_compiled()
-    from ipd.runs import files, rundir, stages
+    from ipd.runs import files, opened, rundir
 
-    page = stages.audit(options.run)
+    page = opened.audit(options.run)
     seeds = rundir.read_job(options.run).seeds
     told = files.read_json(options.run / "stages" / "audit" / "summary.json")["seeds"]
     for seed, entry in zip(seeds, told, strict=True):

@@ -39,8 +39,9 @@ def main(argv: list[str]) -> int:
     keep_compiled()
     from ipd.presets import with_task
     from ipd.runs import enlarged
+    from ipd.runs.opened import open_run
     from ipd.runs.rundir import Job
-    from ipd.runs.stages import execute, open_run
+    from ipd.runs.stages import execute
 
     try:
         config = with_task(options.preset, options.env, options.data)

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     options = parse(Evaluate, argv, "evaluate")
     keep_compiled()
     from ipd.cli.report import print_table
-    from ipd.runs.stages import evaluate
+    from ipd.runs.opened import evaluate
 
     print_table(options.run, evaluate(options.run, options.episodes))
     return 0

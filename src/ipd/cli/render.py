@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     keep_compiled()
     from ipd.evaluation.tasks import task as find_task
     from ipd.runs import files
-    from ipd.runs.stages import load
+    from ipd.runs.opened import load
 
     task, controller = find_task(name), load(options.run, options.seed)
     fps = video.frames_per_second(task) / options.every

@@ -35,9 +35,9 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--count {options.count}: must be at least 1")
     keep_compiled()
     from ipd.report import page, segments
-    from ipd.runs import examples, learning, modelling, stages
+    from ipd.runs import examples, learning, modelling, opened
 
-    run = stages.open_run(options.run, needs=("value", "world", "augment"))
+    run = opened.open_run(options.run, needs=("value", "world", "augment"))
     row = run.row(options.seed)
     told = examples.provenance(run, run.seeds[row])
     picks = examples.spread(told, options.episode, options.count)

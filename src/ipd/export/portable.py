@@ -21,7 +21,7 @@ from ipd.data.episodes import Normaliser
 from ipd.nn.mlp import PRNG
 from ipd.policy.act import Context, Controller, Driver, Memory, act
 from ipd.policy.model import SequencePolicy
-from ipd.runs import judging, learning, stages
+from ipd.runs import judging, learning, opened
 from ipd.runs.algorithms import ALGORITHMS, Algorithm
 from ipd.runs.checkpoint import named_leaves
 from ipd.runs.context import Run, unstack
@@ -65,8 +65,8 @@ def portable(run: Run, row: slice, name: str | None = None) -> Portable:
     algo = run.config.algo
     name = name or algo
     if name == "ipd" == algo:
-        values = stages.guide_of(run, learning.value(run))
-        state = stages.policy_of(run, values).state
+        values = opened.guide_of(run, learning.value(run))
+        state = opened.policy_of(run, values).state
         acting = judging.controller(run, values, state, row)
         driver = unstack(judging.drivers(run, values, state), row.start)
         return of_sequence(driver, run.config.policy.context_len, run.normaliser, acting)
@@ -93,7 +93,7 @@ def _state(run: Run, name: str) -> Any:
         return learning.baseline(run, name).state
     if not learning.refits(run.config):
         raise InputError(f"{run.folder}: no values were refitted; export quasi_optimal")
-    return stages.guide_of(run, learning.value(run)).state
+    return opened.guide_of(run, learning.value(run)).state
 
 
 def of_sequence(driver: Driver, context: int, normaliser: Normaliser, controller: Controller) -> Portable:

@@ -15,7 +15,7 @@ from ipd.data.episodes import Episodes, Normaliser
 from ipd.export import runner
 from ipd.export.portable import Portable, portable
 from ipd.export.runner import Runner
-from ipd.runs import files, rundir, stages
+from ipd.runs import files, opened, rundir
 from ipd.runs.context import Run
 from ipd.runs.errors import InputError, RunFailed
 
@@ -88,7 +88,7 @@ def export(
     _require_packages(format)
     if not (np.isfinite(margin) and margin >= 0):
         raise InputError(f"--margin {margin}: must be finite and not below 0")
-    run, row = stages.open_seed(folder, seed)
+    run, row = opened.open_seed(folder, seed)
     seed = run.seeds[row.start]
     to = to or folder / "export" / f"{format}-seed-{seed}"
     if to.exists():

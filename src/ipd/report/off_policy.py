@@ -58,7 +58,9 @@ def _three(name: str) -> list[str]:
 
 
 def _label(name: str) -> str:
-    return "Data's own policy" if name == DATA else tables.LABELS.get(name, name.replace("_", " "))
+    return (
+        "Data's own policy" if name == DATA else tables.LABELS.get(name, name.replace("_", " ").capitalize())
+    )
 
 
 def _line(name: str, told: Mapping[str, Any], imagined: bool) -> list[str]:

@@ -16,7 +16,7 @@ from ipd.baselines.sequences import Context
 from ipd.evaluation.logged_actions import Layout, memoryless_actions, remembered_actions, sequence_actions
 from ipd.policy.act import act, begin
 from ipd.presets import with_task
-from ipd.runs import judging, learning, modelling, stages
+from ipd.runs import judging, learning, modelling, opened, stages
 from ipd.runs.context import Run, unstack
 from ipd.runs.errors import InputError
 from ipd.runs.trained import Trained
@@ -71,8 +71,8 @@ def contenders(run: Run) -> tuple[list[Judged], list[Trained], Model | None]:
         trained = learning.baseline(run, name)
         return [of_baseline(run, name, trained.state, name)], [trained], None
     values, cloning = learning.value(run), learning.cloning(run)
-    guide = stages.guide_of(run, values)
-    policy = stages.policy_of(run, guide)
+    guide = opened.guide_of(run, values)
+    policy = opened.policy_of(run, guide)
     found = [of_baseline(run, "bc", cloning.state, "cloning")]
     found.append(of_baseline(run, "iql", values.state, "quasi_optimal"))
     if guide is not values:
@@ -84,7 +84,7 @@ def contenders(run: Run) -> tuple[list[Judged], list[Trained], Model | None]:
 
 def model_of(run: Run, folder: Path) -> Model:
     """Values and world model of another run, fit to judge `run`. Raises `InputError` where they are not."""
-    other = stages.open_run(folder, needs=("value", "world"))
+    other = opened.open_run(folder, needs=("value", "world"))
     if (other.digest, other.spec) != (run.digest, run.spec):
         raise InputError(f"--model {folder}: learned from other data or for another task than {run.folder}")
     if other.normaliser.to_dict() != run.normaliser.to_dict():

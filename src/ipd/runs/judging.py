@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,93 +21,11 @@ from ipd.runs.context import Run, plain
 from ipd.runs.errors import RunFailed
 from ipd.runs.modelling import Split
 from ipd.runs.trained import Kept, Trained, snapshot
+from ipd.runs.trials import Contender, Early
 from ipd.types import Segment
 
-FIRST_EPISODE_SEED = 10_000
 AUDITED = 400
 """States of each kind that the audit replays."""
-
-
-class Contender(NamedTuple):
-    """A policy to be tried: its name in evaluations.csv, its age in updates, and who acts for it."""
-
-    name: str
-    step: int
-    episodes: int
-    controller: Callable[[], Controller]
-
-
-class Early:
-    """Tries policies in the task while the next ones still train; used as a context.
-
-    An episode hears nothing of what else the machine does, so its return is the same early or late. What
-    was not begun early, `results` tries when asked.
-    """
-
-    def __init__(self, run: Run):
-        self._run, self._stop = run, threading.Event()
-        self._pool = ThreadPoolExecutor(1, "ipd-early")
-        self._begun: dict[tuple[str, int], Future[Tried]] = {}
-
-    def __enter__(self) -> Early:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._pool.shutdown(cancel_futures=True)
-
-    def begin(self, contenders: list[Contender]) -> None:
-        """Tries them in another thread, in turn; nothing without a task, or once all is trained."""
-        if self._run.task is None or _trained(self._run):
-            return
-        for contender in contenders:
-            self._begun[contender[:2]] = self._pool.submit(self._try, contender, self._run.task)
-
-    def results(self, contender: Contender, task: Task) -> Tried:
-        """Those of one policy. Raises ``FloatingPointError`` where no seed is left that acts."""
-        begun = self._begun.pop(contender[:2], None)
-        return self._try(contender, task) if begun is None else begun.result()
-
-    def _try(self, contender: Contender, task: Task) -> Tried:
-        seeds, failed = self._run.seeds, self._run.failed
-        acting = _Watched(contender.controller(), self._stop, np.array([seed in failed for seed in seeds]))
-        found = rollouts.rollout(task, acting, contender.episodes, FIRST_EPISODE_SEED, len(seeds))
-        return Tried(found, acting.still)
-
-
-class Tried(NamedTuple):
-    """Results of one policy; they mean nothing for the `failed` seeds (rows)."""
-
-    results: rollouts.Results
-    failed: NDArray[np.bool_]
-
-
-class _Watched:
-    """A controller that raises once nobody waits for it, and stands still for seeds that failed.
-
-    A seed whose action is not finite has failed; where no other is left, the action is passed on.
-    """
-
-    def __init__(self, controller: rollouts.Controller, stop: threading.Event, failed: NDArray[np.bool_]):
-        self._controller, self._stop, self.still = controller, stop, failed
-
-    def reset(self, rows: int) -> None:
-        self._controller.reset(rows)
-
-    def act(self, observations: NDArray[np.float32], rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._stop.is_set():
-            raise CancelledError
-        actions = np.array(self._controller.act(observations, rewards))
-        by_seed = actions.reshape(len(self.still), -1)
-        still = self.still | ~np.isfinite(by_seed).all(axis=1)
-        if not still.all():
-            self.still, by_seed[still] = still, 0.0
-        return actions
-
-
-def _trained(run: Run) -> bool:
-    stage = "policy" if run.config.algo == "ipd" else ALGORITHMS[run.config.algo].stage
-    return (run.stage_folder(stage) / "done.json").exists()
 
 
 def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[str, ...], early: Early) -> str:

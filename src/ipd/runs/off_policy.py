@@ -18,7 +18,7 @@ from ipd.evaluation.coverage import Support, action_distance
 from ipd.evaluation.logged_actions import Layout, layout
 from ipd.evaluation.model_return import ModelReturn, ensemble_return, reliable_share
 from ipd.report import page
-from ipd.runs import loop, rundir, stages
+from ipd.runs import loop, opened, rundir
 from ipd.runs.algorithms import ALGORITHMS, code_of
 from ipd.runs.context import Run, plain, unstack
 from ipd.runs.errors import InputError
@@ -77,7 +77,7 @@ def judge(
     ):
         if number < 1:
             raise InputError(f"--{name} {number}: must be at least 1")
-    run = with_values(stages.open_run(folder))
+    run = with_values(opened.open_run(folder))
     updates = min(run.config.value.steps, MOST_UPDATES) if steps is None else steps
     with rundir.locked(folder), run.progress:
         found, trained, imagines = contenders(run)

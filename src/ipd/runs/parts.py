@@ -18,8 +18,8 @@ from ipd.data.episodes import Normaliser
 from ipd.runs import learning, modelling
 from ipd.runs.context import Run, unstack
 from ipd.runs.errors import InputError
+from ipd.runs.opened import open_run
 from ipd.runs.progress import Progress
-from ipd.runs.stages import open_run
 from ipd.types import PredictFn
 from ipd.value import learn as value_learner
 from ipd.world.uncertainty import predict_fn

@@ -9,7 +9,6 @@ say it was, and on a CPU ends with the same bytes as a run that was never killed
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,9 @@ from ipd.data.sources import load as load_data
 from ipd.data.sources import making
 from ipd.evaluation.tasks import Task
 from ipd.evaluation.tasks import task as find_task
-from ipd.policy.act import Controller
 from ipd.presets import problems, with_task
 from ipd.report import page
-from ipd.runs import examples, files, imagination, judging, learning, modelling, rundir
+from ipd.runs import examples, files, imagination, judging, learning, modelling, rundir, trials
 from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import JUDGING, Run, data_summary
 from ipd.runs.errors import InputError, RunFailed
@@ -88,7 +86,7 @@ def execute(
     rundir.require_usable(folder)
     for other in reuse:
         rundir.read_job(other)
-    episodes = _load(folder, job)
+    episodes = load_episodes(folder, job)
     task = None if episodes.task is None else find_task(episodes.task)
     overrides = _overrides(job)
     job = dataclasses.replace(job, task=None if task is None else task.id, config=trimmed(job.config))
@@ -118,7 +116,7 @@ def _page(run: Run) -> Path:
     return written
 
 
-def _load(folder: Path, job: Job) -> Episodes:
+def load_episodes(folder: Path, job: Job) -> Episodes:
     """The data; a large set is kept on the disk that the run is on."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
@@ -166,10 +164,10 @@ def _only(run: Run, until: str) -> None:
 def _pipeline(run: Run) -> None:
     name = run.config.algo
     if name != "ipd":
-        with judging.Early(run) as early:
+        with trials.Early(run) as early:
             trained = learning.baseline(run, name, judging.snapshots_of_baseline(run, name, early))
             if _has_task(run):
-                _evaluate_baseline(run, trained, early)
+                try_baseline(run, trained, early)
         return
     values, augmented = learning.value(run), None
     imagines = run.config.augment.enabled
@@ -180,15 +178,15 @@ def _pipeline(run: Run) -> None:
         augmented = imagination.augment(run, values, world, split)
         examples.view(run, values, world, split, augmented)
     guide = learning.refit(run, values, augmented) if augmented and learning.refits(run.config) else values
-    with judging.Early(run) as early:
+    with trials.Early(run) as early:
         early.begin(_yardsticks(run, values, guide, cloning))
         tell = judging.snapshots_of_method(run, guide, early)
         policy = learning.policy(run, guide, augmented, tell)
         if not _has_task(run):
             return
-        _evaluate(run, values, guide, cloning, policy, early)
-    if augmented is not None and _task(run).settable:
-        judging.audit(run, _task(run), values, world, split, augmented)
+        try_method(run, values, guide, cloning, policy, early)
+    if augmented is not None and require_task(run).settable:
+        judging.audit(run, require_task(run), values, world, split, augmented)
 
 
 def _has_task(run: Run) -> bool:
@@ -197,12 +195,12 @@ def _has_task(run: Run) -> bool:
     return run.task is not None
 
 
-def _evaluate_baseline(run: Run, trained: Trained, early: judging.Early) -> None:
+def try_baseline(run: Run, trained: Trained, early: trials.Early) -> None:
     contenders = judging.of_baseline(run, run.config.algo, trained)
-    judging.evaluate(run, _task(run), contenders, (trained.fingerprint,), early)
+    judging.evaluate(run, require_task(run), contenders, (trained.fingerprint,), early)
 
 
-def _yardsticks(run: Run, values: Trained, guide: Trained, cloning: Trained) -> list[judging.Contender]:
+def _yardsticks(run: Run, values: Trained, guide: Trained, cloning: Trained) -> list[trials.Contender]:
     found = judging.of_baseline(run, "bc", cloning, "cloning")
     found += judging.of_baseline(run, "iql", values, "quasi_optimal")
     if guide is not values:
@@ -210,117 +208,19 @@ def _yardsticks(run: Run, values: Trained, guide: Trained, cloning: Trained) -> 
     return found
 
 
-def _evaluate(
-    run: Run, values: Trained, guide: Trained, cloning: Trained, policy: Trained, early: judging.Early
+def try_method(
+    run: Run, values: Trained, guide: Trained, cloning: Trained, policy: Trained, early: trials.Early
 ) -> None:
     """IPD beside its yardsticks; `guide` are the values that it learned from, refitted or not."""
     contenders = _yardsticks(run, values, guide, cloning) + judging.of_method(run, guide, policy)
     inputs = tuple(stage.fingerprint for stage in (values, guide, cloning, policy))
-    judging.evaluate(run, _task(run), contenders, inputs, early)
+    judging.evaluate(run, require_task(run), contenders, inputs, early)
 
 
-def open_run(folder: Path, task: bool = True, needs: tuple[str, ...] | None = None) -> Run:
-    """A run with every learned stage finished (or those it `needs`), as its files say.
-
-    Without `task` none is looked up. Raises `InputError` where it is no run or not finished. The data are
-    read only when asked for.
-    """
-    job = rundir.read_job(folder)
-    needs = stages_of(job.config) if needs is None else needs
-    for stage in needs:
-        if stage not in stages_of(job.config):
-            raise InputError(f"{folder}: its {job.config.algo} has no stage {stage}")
-    missing = [stage for stage in needs if not (folder / "stages" / stage / "done.json").exists()]
-    if missing:
-        raise InputError(f"{folder}: stage {missing[0]} is not finished; run the same `ipd train` again")
-    manifest = files.read_json(folder / "manifest.json")
-    found = find_task(job.task) if task and job.task else None
-    return Run(
-        folder,
-        job,
-        found,
-        partial(_load, folder, job),
-        manifest["data"]["digest"],
-        Normaliser.from_dict(files.read_json(folder / "normaliser.json")),
-        Spec(**manifest["spec"]),
-        Progress(folder / "timing.jsonl"),
-        trusted=True,
-    )
-
-
-def evaluate(folder: Path, episodes: int | None = None) -> Path:
-    """Tries the finished policies of a run again, with `episodes` each if given; returns the page's path."""
-    run = open_run(folder)
-    _task(run)
-    if episodes is not None:
-        if episodes < 1:
-            raise InputError(f"--episodes {episodes}: must be at least 1")
-        evaluation = dataclasses.replace(run.config.evaluate, final_episodes=episodes)
-        config = dataclasses.replace(run.config, evaluate=evaluation)
-        run = dataclasses.replace(run, job=dataclasses.replace(run.job, config=config))
-    with rundir.locked(folder), run.progress, judging.Early(run) as early:
-        rundir.write_job(folder, run.job)
-        name = run.config.algo
-        if name == "ipd":
-            values = learning.value(run)
-            guide = guide_of(run, values)
-            _evaluate(run, values, guide, learning.cloning(run), policy_of(run, guide), early)
-        else:
-            _evaluate_baseline(run, learning.baseline(run, name), early)
-        return page.write(folder)
-
-
-def audit(folder: Path) -> Path:
-    """Compares imagination with the simulator for a finished run; returns the page's path."""
-    run = open_run(folder)
-    if "augment" not in stages_of(run.config):
-        raise InputError(f"{folder}: the run imagined nothing; audit one that did")
-    with rundir.locked(folder), run.progress:
-        values = learning.value(run)
-        world, split = modelling.world(run)
-        augmented = imagination.augment(run, values, world, split)
-        judging.audit(run, _task(run), values, world, split, augmented)
-        return page.write(folder)
-
-
-def _task(run: Run) -> Task:
+def require_task(run: Run) -> Task:
     if run.task is None:
         raise InputError(f"{run.folder}: the run has no task to be tried in; train it with --env ID")
     return run.task
-
-
-def guide_of(run: Run, values: Trained) -> Trained:
-    """The values that the policy learned from: the refitted ones where there are any."""
-    return learning.refit(run, values, "trusted") if learning.refits(run.config) else values
-
-
-def policy_of(run: Run, values: Trained) -> Trained:
-    """The finished sequence policy that learned from `values`."""
-    return learning.policy(run, values, "trusted" if run.config.augment.enabled else None)
-
-
-def load(folder: str | Path, seed: int | None = None) -> Controller:
-    """The finished policy of a run, ready to act: `reset()`, then `act(observation)` step by step.
-
-    `seed` is one of the run's seeds (default: the first). Observations and actions are in the
-    task's units, one vector or `(rows, obs)` after `reset(rows)`. Raises `InputError`.
-    """
-    run, row = open_seed(Path(folder), seed)
-    name = run.config.algo
-    if name != "ipd":
-        return judging.acting(run, name, learning.baseline(run, name).state, row)
-    guide = guide_of(run, learning.value(run))
-    return judging.controller(run, guide, policy_of(run, guide).state, row)
-
-
-def open_seed(folder: Path, seed: int | None = None) -> tuple[Run, slice]:
-    """A finished run that says nothing, and the place of one of its seeds (default: the first) among them.
-
-    Raises `InputError` as `open_run` does, and where the run has no such seed.
-    """
-    run = dataclasses.replace(open_run(folder, task=False), progress=Progress(quiet=True))
-    row = run.row(seed)
-    return run, slice(row, row + 1)
 
 
 def _overrides(job: Job) -> list[str]:

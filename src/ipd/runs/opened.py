@@ -1,0 +1,117 @@
+"""A finished run, opened again: its policy to act with, another trial, another audit."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+from ipd.data.episodes import Normaliser
+from ipd.evaluation.tasks import task as find_task
+from ipd.policy.act import Controller
+from ipd.report import page
+from ipd.runs import files, imagination, judging, learning, modelling, rundir, trials
+from ipd.runs.context import Run
+from ipd.runs.errors import InputError
+from ipd.runs.progress import Progress
+from ipd.runs.stages import load_episodes, require_task, stages_of, try_baseline, try_method
+from ipd.runs.trained import Trained
+from ipd.types import Spec
+
+
+def open_run(folder: Path, task: bool = True, needs: tuple[str, ...] | None = None) -> Run:
+    """A run with every learned stage finished (or those it `needs`), as its files say.
+
+    Without `task` none is looked up. Raises `InputError` where it is no run or not finished. The data are
+    read only when asked for.
+    """
+    job = rundir.read_job(folder)
+    needs = stages_of(job.config) if needs is None else needs
+    for stage in needs:
+        if stage not in stages_of(job.config):
+            raise InputError(f"{folder}: its {job.config.algo} has no stage {stage}")
+    missing = [stage for stage in needs if not (folder / "stages" / stage / "done.json").exists()]
+    if missing:
+        raise InputError(f"{folder}: stage {missing[0]} is not finished; run the same `ipd train` again")
+    manifest = files.read_json(folder / "manifest.json")
+    found = find_task(job.task) if task and job.task else None
+    return Run(
+        folder,
+        job,
+        found,
+        partial(load_episodes, folder, job),
+        manifest["data"]["digest"],
+        Normaliser.from_dict(files.read_json(folder / "normaliser.json")),
+        Spec(**manifest["spec"]),
+        Progress(folder / "timing.jsonl"),
+        trusted=True,
+    )
+
+
+def evaluate(folder: Path, episodes: int | None = None) -> Path:
+    """Tries the finished policies of a run again, with `episodes` each if given; returns the page's path."""
+    run = open_run(folder)
+    require_task(run)
+    if episodes is not None:
+        if episodes < 1:
+            raise InputError(f"--episodes {episodes}: must be at least 1")
+        evaluation = dataclasses.replace(run.config.evaluate, final_episodes=episodes)
+        config = dataclasses.replace(run.config, evaluate=evaluation)
+        run = dataclasses.replace(run, job=dataclasses.replace(run.job, config=config))
+    with rundir.locked(folder), run.progress, trials.Early(run) as early:
+        rundir.write_job(folder, run.job)
+        name = run.config.algo
+        if name == "ipd":
+            values = learning.value(run)
+            guide = guide_of(run, values)
+            try_method(run, values, guide, learning.cloning(run), policy_of(run, guide), early)
+        else:
+            try_baseline(run, learning.baseline(run, name), early)
+        return page.write(folder)
+
+
+def audit(folder: Path) -> Path:
+    """Compares imagination with the simulator for a finished run; returns the page's path."""
+    run = open_run(folder)
+    if "augment" not in stages_of(run.config):
+        raise InputError(f"{folder}: the run imagined nothing; audit one that did")
+    with rundir.locked(folder), run.progress:
+        values = learning.value(run)
+        world, split = modelling.world(run)
+        augmented = imagination.augment(run, values, world, split)
+        judging.audit(run, require_task(run), values, world, split, augmented)
+        return page.write(folder)
+
+
+def guide_of(run: Run, values: Trained) -> Trained:
+    """The values that the policy learned from: the refitted ones where there are any."""
+    return learning.refit(run, values, "trusted") if learning.refits(run.config) else values
+
+
+def policy_of(run: Run, values: Trained) -> Trained:
+    """The finished sequence policy that learned from `values`."""
+    return learning.policy(run, values, "trusted" if run.config.augment.enabled else None)
+
+
+def load(folder: str | Path, seed: int | None = None) -> Controller:
+    """The finished policy of a run, ready to act: `reset()`, then `act(observation)` step by step.
+
+    `seed` is one of the run's seeds (default: the first). Observations and actions are in the
+    task's units, one vector or `(rows, obs)` after `reset(rows)`. Raises `InputError`.
+    """
+    run, row = open_seed(Path(folder), seed)
+    name = run.config.algo
+    if name != "ipd":
+        return judging.acting(run, name, learning.baseline(run, name).state, row)
+    guide = guide_of(run, learning.value(run))
+    return judging.controller(run, guide, policy_of(run, guide).state, row)
+
+
+def open_seed(folder: Path, seed: int | None = None) -> tuple[Run, slice]:
+    """A finished run that says nothing, and the place of one of its seeds (default: the first) among them.
+
+    Raises `InputError` as `open_run` does, and where the run has no such seed.
+    """
+    run = dataclasses.replace(open_run(folder, task=False), progress=Progress(quiet=True))
+    row = run.row(seed)
+    return run, slice(row, row + 1)
