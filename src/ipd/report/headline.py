@@ -82,6 +82,20 @@ def checks(run: Run, rows: Sequence[Row]) -> list[tuple[str, str]]:
     return items + truth_checks(run.summaries.get("audit", {}).get("seeds", []))
 
 
+def wrong(run: Run) -> list[tuple[str, str]]:
+    """Seeds that were stopped, and warnings with their cures; seeds of one warning on one line."""
+    items = [
+        ("no", f"seed {seed} was stopped in the stage {stage}: {text}; its results are left out")
+        for stage, seeds in run.failed.items()
+        for seed, text in seeds.items()
+    ]
+    for stage, summary in run.summaries.items():
+        for warning in summary.get("warnings", []):
+            text = f"{stage}, seed {warning['seed']}: {warning['what']}. Try {warning['cure']}"
+            items.append(("no", text))
+    return items
+
+
 def truth_checks(seeds: Sequence[Seed]) -> list[tuple[str, str]]:
     """The audit's part of the checks; open where there is none."""
     if not seeds:
@@ -123,7 +137,7 @@ def first_screen(run: Run, rows: Sequence[Row]) -> str:
     believe = "".join(
         f'<li class="{state}"><span role="img" aria-label="{spoken[state]}:">{marks[state]}</span>'
         f"{escape(text[0].upper() + text[1:])}</li>"
-        for state, text in checks(run, rows)
+        for state, text in wrong(run) + checks(run, rows)
     )
     believe = f'<div class="believe"><h2>Can I believe it?</h2><ul>{believe}</ul></div>' if believe else ""
     head = f'<p class="kicker">{escape(kicker)}</p><h1>{escape(verdict(rows, run.algo))}</h1>'

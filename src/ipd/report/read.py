@@ -50,6 +50,8 @@ class Run(NamedTuple):
     evaluations: list[Evaluation]
     algo: str = "ipd"
     """The algorithm, whose policy has the same name."""
+    failed: dict[str, dict[str, str]] = {}  # noqa: RUF012
+    """Stage, then seed -> what was not finite, where a seed was stopped."""
 
 
 def floats(values: Iterable[Any]) -> Floats:
@@ -71,6 +73,12 @@ def load(run: Path) -> Run:
         summaries={stage: summary for stage, summary in summaries.items() if summary},
         evaluations=read_evaluations(run / "evaluations.csv"),
         algo=_algo(text),
+        failed={
+            path.parent.name: {
+                str(seed): str(text) for seed, text in read_json(path).get("seeds", {}).items()
+            }
+            for path in sorted((run / "stages").glob("*/failed.json"))
+        },
     )
 
 
@@ -103,6 +111,8 @@ def read_metrics(path: Path) -> dict[str, dict[str, Series]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
+            if isinstance(record, dict) and "warning" in record:  # the summaries have them too
+                continue
             stage, step, seed = str(record.pop("stage")), record.pop("step"), int(record.pop("seed"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines):  # a run at work: the line is being written

@@ -18,7 +18,7 @@ import ipd
 from ipd.config import Config, content_hash
 from ipd.data.episodes import Episodes, Normaliser, to_steps
 from ipd.evaluation.tasks import Task
-from ipd.runs import files
+from ipd.runs import alarms, files
 from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.errors import InputError
 from ipd.runs.loop import Schedule
@@ -188,7 +188,12 @@ class Run:
                 return fingerprint
         folder.mkdir(parents=True, exist_ok=True)
         self.store(stage, fingerprint).clean()
-        self.tell(stage, work())
+        told = work()
+        wrong = alarms.of(stage, self.config, self.seeds, self.log.last(stage), told, lambda: self.steps)
+        self.log.warn(stage, wrong)
+        for alarm in wrong:
+            self.progress.say(f"{stage}: warning, seed {alarm.seed}: {alarm.what}; try {alarm.cure}")
+        self.tell(stage, told | ({"warnings": [alarm._asdict() for alarm in wrong]} if wrong else {}))
         give_back()
         files.write_json(done, {"fingerprint": fingerprint})
         return fingerprint

@@ -57,6 +57,8 @@ def points(run: Path) -> Iterator[Point]:
             break
         try:
             record = json.loads(line)
+            if "warning" in record:
+                continue
             yield Point(record.pop("seed"), record.pop("stage"), record.pop("step"), record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: line {number} is no record of metrics; restore the file") from error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ipd.runs import files
+from ipd.runs.alarms import Alarm
 
 GLOSSARY: dict[str, tuple[str, str]] = {
     "value_loss": ("Huber-expectile loss of V (Eq. 3)", "scaled reward^2"),
@@ -54,10 +57,7 @@ class MetricsLog:
 
     def resume(self, stage: str, step: int) -> None:
         """Forgets what `stage` logged after `step`, and a last line that a kill cut short."""
-        if not self._path.exists():
-            return
-        text = self._path.read_text()
-        lines = text.splitlines(keepends=True)
+        lines = self._lines()
         kept = [line for line in lines if line.endswith("\n") and not _is_later(line, stage, step)]
         if kept != lines:
             files.write_bytes(self._path, "".join(kept).encode())
@@ -74,10 +74,31 @@ class MetricsLog:
                 record |= {name: _number(value[row]) for name, value in sorted(values.items())}
                 file.write(json.dumps(record, allow_nan=False) + "\n")
 
+    def warn(self, stage: str, alarms: Sequence[Alarm]) -> None:
+        """Notes alarms of a stage, in place of those it noted before."""
+        lines = self._lines()
+        kept = [line for line in lines if not _is_warning(line, stage)]
+        records = [{"stage": stage, "seed": a.seed, "warning": a.what, "cure": a.cure} for a in alarms]
+        if records or kept != lines:
+            text = "".join(kept) + "".join(json.dumps(record) + "\n" for record in records)
+            files.write_bytes(self._path, text.encode())
+
+    def last(self, stage: str) -> dict[int, dict[str, float]]:
+        """What each seed of a stage logged last, by metric."""
+        found: dict[int, dict[str, float]] = {}
+        for line in self._lines():
+            record = json.loads(line)
+            if record.pop("stage") == stage and record.pop("step", None) is not None:
+                found.setdefault(record.pop("seed"), {}).update(record)
+        return found
+
+    def _lines(self) -> list[str]:
+        return self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+
     def take_over(self, other: Path, stage: str) -> None:
         """Replaces what is logged of `stage` by what another run logged of it."""
         self.resume(stage, -1)
-        mine = self._path.read_text() if self._path.exists() else ""
+        mine = "".join(self._lines())
         lines = other.read_text().splitlines(keepends=True)
         files.write_bytes(
             self._path, (mine + "".join(line for line in lines if _is_later(line, stage, -1))).encode()
@@ -91,7 +112,12 @@ class MetricsLog:
 
 def _is_later(line: str, stage: str, step: int) -> bool:
     record = json.loads(line)
-    return bool(record["stage"] == stage and record["step"] > step)
+    return bool(record["stage"] == stage and record.get("step", math.inf) > step)
+
+
+def _is_warning(line: str, stage: str) -> bool:
+    record = json.loads(line)
+    return record["stage"] == stage and "warning" in record
 
 
 def _number(value: Any) -> float:

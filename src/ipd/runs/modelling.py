@@ -62,9 +62,10 @@ def world(run: Run) -> tuple[Trained, Split]:
         schedule = run.schedule(config.steps, validate_every=config.validate_every)
         state = train(run, "world", fingerprint, learner, config, jax.vmap(init_one), data, axes, schedule)
         run.progress.say("world: looking at held-out episodes")
-        return {
-            "seeds": [_world_summary(run, split, unstack(state.best, row)) for row in range(len(run.seeds))]
-        }
+        rows = range(len(run.seeds))
+        told = [_world_summary(run, split, unstack(state.best, row)) for row in rows]
+        errors = plain(np.asarray(state.best_error))
+        return {"seeds": [each | {"member_error": errors[row]} for row, each in zip(rows, told, strict=True)]}
 
     fingerprint = run.finish("world", fingerprint, work)
     return finished(run, "world", fingerprint, jax.vmap(init_one)), split

@@ -1,0 +1,89 @@
+"""Every alarm rings at what it is for, says a cure, and is silent otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report.conftest import synthetic_run
+
+from ipd.presets import preset
+from ipd.report import headline, read
+from ipd.runs import alarms, dashboards
+from ipd.runs.alarms import Alarm
+from ipd.runs.metrics import MetricsLog
+from ipd.types import Steps
+
+__all__ = ["synthetic_run"]
+
+CONFIG = preset("tiny")
+REACH = 2.0 / (1 - CONFIG.value.discount)
+"""The largest reward below is 2."""
+
+
+def rings(stage: str, last: dict[str, float], entry: dict[str, Any], small_steps: Steps) -> list[Alarm]:
+    rewards = np.clip(np.asarray(small_steps.rewards), -2, 2)
+    rewards[0] = -2.0
+    steps = small_steps._replace(rewards=rewards)  # type: ignore[arg-type]
+    return alarms.of(stage, CONFIG, (4, 7), {7: last}, {"seeds": [{}, entry]}, lambda: steps)
+
+
+@pytest.mark.parametrize(
+    ("stage", "last", "entry", "what", "cure"),
+    [
+        ("value", {"q_mean": 1.01 * REACH}, {}, "Q has blown up: 202", "--value.learning-rate"),
+        ("rebrac", {"q_policy": -1.1 * REACH}, {}, "no policy can reach more than 200", "--rebrac.learning"),
+        ("world", {"log_variance": 0.0}, {}, "upper bound, 0.00 of 0.2", "--world.steps"),
+        ("world", {"log_variance": -9.8}, {}, "lower bound, -9.80 of -10", "ipd data check"),
+        ("world", {}, {"member_error": [0.1, 0.4, 0.11]}, "member 1 of the world model is dead", "--world"),
+        ("world", {}, {"member_error": [0.1, None, 0.1]}, "member 1 of the world model is dead", "--world"),
+        (
+            "augment",
+            {},
+            {"accepted_first": 0.04, "selected": 9},
+            "kappa rejects nearly",
+            "threshold-quantile",
+        ),
+        ("policy", {"action_error": 9.0}, {}, "has left the data's actions", "--policy.q-weight"),
+    ],
+)
+def test_alarm_rings_with_a_cure(
+    stage: str, last: dict[str, float], entry: dict[str, Any], what: str, cure: str, small_steps: Steps
+) -> None:
+    (alarm,) = rings(stage, last, entry, small_steps)
+    assert alarm.seed == 7 and what in alarm.what and cure in alarm.cure
+
+
+def test_alarms_are_silent_where_all_is_well(small_steps: Steps) -> None:
+    fine = {"q_mean": 0.9 * REACH, "q_policy": -0.9 * REACH, "log_variance": -4.0, "action_error": 0.01}
+    entry = {"member_error": [0.1, 0.2, 0.11], "accepted_first": 0.9, "selected": 9}
+    assert rings("value", fine, entry, small_steps) == []
+    assert rings("augment", {}, {"accepted_first": 0.0, "selected": 0}, small_steps) == []
+
+
+def test_alarms_are_noted_once_and_shown(synthetic_run: Path) -> None:
+    path = synthetic_run / "metrics.jsonl"
+    before, log = path.read_text(), MetricsLog(path, (0, 1, 2))
+    for _ in range(2):
+        log.warn("value", [Alarm(1, "Q has blown up", "less of it")])
+    told = [json.loads(line) for line in path.read_text().splitlines() if "warning" in line]
+    assert told == [{"stage": "value", "seed": 1, "warning": "Q has blown up", "cure": "less of it"}]
+    assert log.last("value")[1]["q_mean"] and "warning" not in log.last("value")[1]
+    assert all("warning" not in point.values for point in dashboards.points(synthetic_run))
+    log.resume("world", 100)
+    assert "less of it" in path.read_text()
+    log.resume("value", 10**6)  # a stage that begins again forgets its warnings
+    assert "less of it" not in path.read_text() and before.startswith(path.read_text()[:200])
+    summary = synthetic_run / "stages" / "value" / "summary.json"
+    summary.write_text(
+        json.dumps({"warnings": [{"seed": 1, "what": "Q has blown up", "cure": "less of it"}]})
+    )
+    (summary.parent / "failed.json").write_text(json.dumps({"seeds": {"2": "tensor w is not finite"}}))
+    run = read.load(synthetic_run)
+    assert headline.wrong(run) == [
+        ("no", "seed 2 was stopped in the stage value: tensor w is not finite; its results are left out"),
+        ("no", "value, seed 1: Q has blown up. Try less of it"),
+    ]
