@@ -21,7 +21,7 @@ check: .venv/dev.stamp
 
 # The long form of the tests that stop runs and break files; about an hour.
 faults: .venv/test.stamp
-	IPD_FAULTS=long $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP tests/faults
+	IPD_FAULTS=long $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP tests/faults tests/runs/test_ray.py
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv

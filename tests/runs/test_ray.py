@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import sys
@@ -63,13 +64,18 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def planned(tmp_path: Path) -> plans.Plan:
     """Three runs of thirty episodes of the bundled data."""
+    small_set(tmp_path)
+    return plans.plan(SUITE, "tiny", seeds=1, group=3, root=tmp_path)
+
+
+def small_set(folder: Path) -> None:
+    """Thirty episodes of the bundled data."""
     whole = load("bundled:hopper-medium-replay")
     episodes = whole.select(range(0, whole.num_episodes, whole.num_episodes // 30))
-    with h5py.File(tmp_path / "hopper-medium-replay.hdf5", "w") as file:
+    with h5py.File(folder / "hopper-medium-replay.hdf5", "w") as file:
         for key in ("observations", "actions", "rewards", "next_observations"):
             file[key] = getattr(episodes, key)
         file["terminals"], file["timeouts"] = episodes.terminated, episodes.truncated
-    return plans.plan(SUITE, "tiny", seeds=1, group=3, root=tmp_path)
 
 
 def process_with(path: Path) -> int | None:
@@ -127,6 +133,48 @@ def test_killed_worker_is_retried_and_a_failed_run_stops_nothing(
     assert [name for name in before if before[name] != after[name]] == []
 
     assert [sweep.finished(out, entry) for entry in planned.entries] == [True, False, True]
+
+
+@pytest.mark.skipif(os.environ.get("IPD_FAULTS") != "long", reason="minutes; `make faults` does it")
+def test_64_runs_with_workers_killed_at_random_end_as_in_turn(cluster: str, tmp_path: Path) -> None:
+    small_set(tmp_path)
+    steps = {"cloning.steps": 300, "evaluate.snapshots": 1, "evaluate.final_episodes": 2}
+    suite = Suite(("hopper-medium-replay",), (Variant("bc", "bc", overrides=steps),))
+    planned = plans.plan(suite, "tiny", seeds=64, group=1, root=tmp_path)
+    assert len(planned.entries) == 64
+    killed, over = list[int](), threading.Event()
+
+    def kill() -> None:
+        draw = random.Random(0)
+        while not over.wait(draw.uniform(1, 6)):
+            locks = list((tmp_path / "out").rglob("lock"))
+            draw.shuffle(locks)
+            worker = next((found for lock in locks if (found := process_with(lock))), None)
+            if worker:
+                os.kill(worker, signal.SIGKILL)
+                killed.append(worker)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    said: list[str] = []
+    try:
+        outcomes = ray_engine.run(
+            planned, tmp_path / "out", said.append, cluster, retries=50, checkpoint_seconds=0.0
+        )
+    finally:
+        over.set()
+        killer.join()
+    in_turn = sweep.run_local(planned, tmp_path / "in-turn", said.append, checkpoint_seconds=0.0)
+    print(f"64 runs, {len(set(killed))} workers killed")
+    assert len(set(killed)) >= 10
+    for entry in planned.entries:
+        assert outcomes[entry.key].state == in_turn[entry.key].state == "done"
+        told = (tmp_path / "out" / f"{entry.key}.log").read_text().splitlines()
+        assert told.count("done") == 1, entry.key
+        before, after = contents(tmp_path / "in-turn" / entry.key), contents(tmp_path / "out" / entry.key)
+        assert before.keys() == after.keys()
+        # only where a run lies differs, and the page says that
+        assert [name for name in before if before[name] != after[name] and name != "report.html"] == []
 
 
 class Lost(Exception):
