@@ -164,13 +164,13 @@ def test_64_runs_with_workers_killed_at_random_end_as_in_turn(cluster: str, tmp_
     finally:
         over.set()
         killer.join()
-    in_turn = sweep.run_local(planned, tmp_path / "in-turn", said.append, checkpoint_seconds=0.0)
     print(f"64 runs, {len(set(killed))} workers killed")
     assert len(set(killed)) >= 10
     for entry in planned.entries:
-        assert outcomes[entry.key].state == in_turn[entry.key].state == "done"
+        assert outcomes[entry.key].state == "done"
         told = (tmp_path / "out" / f"{entry.key}.log").read_text().splitlines()
         assert told.count("done") == 1, entry.key
+        execute(tmp_path / "in-turn" / entry.key, entry.job, checkpoint_seconds=0.0)
         before, after = contents(tmp_path / "in-turn" / entry.key), contents(tmp_path / "out" / entry.key)
         assert before.keys() == after.keys()
         # only where a run lies differs, and the page says that
