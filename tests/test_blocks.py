@@ -34,6 +34,7 @@ STORY = "own-logs.md"
 """Trained and judged from nothing; on other pages a finished run lies where `ipd train` puts one."""
 NOT_RUN = {
     r"pip install ": "the network",
+    r"tensorboard ": "a server; runs/test_dashboards.py reads what it would show",
     r"make (demo|test)\b": "an installation; test_docs.py looks for the targets",
     r"ray start ": "a cluster; runs/test_ray.py starts one",
     r"ipd sweep (?!.*--dry-run)": "hours; runs/test_sweep.py makes small ones",

@@ -50,7 +50,7 @@ def tiny(algo: Algo) -> Config:
 
 def test_every_algorithm_has_a_row_and_settings() -> None:
     assert {"ipd", *ALGORITHMS} == set(get_args(Algo))
-    for name, (module, stage, needs, _) in ALGORITHMS.items():
+    for name, (module, stage, needs, *_) in ALGORITHMS.items():
         assert module.__doc__ and dataclasses.is_dataclass(getattr(Config(), stage)), name
         assert set(needs) <= {"value", "world"}
         assert set(sections(name)) == {*needs, stage, "evaluate", "stream"}

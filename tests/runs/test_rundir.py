@@ -182,4 +182,4 @@ def test_a_run_reads_its_data_through_its_map(tmp_path: Path) -> None:
     job = dataclasses.replace(
         JOB, data=str(tmp_path / "log.csv"), task=None, columns=str(tmp_path / "map.yaml")
     )
-    assert stages._load(tmp_path, job).starts.tolist() == [0, 2, 4, 6]
+    assert stages.load_episodes(tmp_path, job).starts.tolist() == [0, 2, 4, 6]

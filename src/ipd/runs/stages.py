@@ -196,6 +196,7 @@ def _has_task(run: Run) -> bool:
 
 
 def try_baseline(run: Run, trained: Trained, early: trials.Early) -> None:
+    """A baseline, with its snapshots on the way."""
     contenders = judging.of_baseline(run, run.config.algo, trained)
     judging.evaluate(run, require_task(run), contenders, (trained.fingerprint,), early)
 
@@ -218,6 +219,7 @@ def try_method(
 
 
 def require_task(run: Run) -> Task:
+    """The task to be tried in. Raises `InputError` where the run has none."""
     if run.task is None:
         raise InputError(f"{run.folder}: the run has no task to be tried in; train it with --env ID")
     return run.task
