@@ -61,13 +61,14 @@ def test_stablehlo_is_read_by_jax_alone(exported: Exported, tmp_path: Path) -> N
     made = sequence()
     exported(made, "stablehlo")
     read = jax.export.deserialize(bytearray((tmp_path / "out-stablehlo" / "policy.stablehlo").read_bytes()))
-    memory = other = {name: jnp.asarray(leaf) for name, leaf in made.blank.items()}
     step = jax.jit(made.step)
-    for each in observations(6):
-        action, memory = read.call(each, memory)
-        wanted, other = step(each, other)
-        np.testing.assert_array_equal(action, wanted)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), memory, other))
+    with jax.enable_x64(True):
+        memory = other = {name: jnp.asarray(leaf) for name, leaf in made.blank.items()}
+        for each in observations(6):
+            action, memory = read.call(each, memory)
+            wanted, other = step(each, other)
+            np.testing.assert_array_equal(action, wanted)
+        assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), memory, other))
     assert int(memory["time"]) == 6
 
 
