@@ -161,7 +161,7 @@ class PolicyConfig:
     """Decay of the running average of the weights that acts; 0 acts with the newest weights."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the Transformer's products in training; `auto`: bfloat16 where the device has units for it, which
-    a CPU has not. Weights, sums, norms, the loss and the policy in use are float32."""
+    a CPU has not. Weights, sums, norms and the loss are float32; the policy in use computes in float64."""
 
 
 @dataclasses.dataclass(frozen=True)

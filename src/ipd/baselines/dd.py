@@ -190,7 +190,7 @@ def plan(
     key: PRNG,
 ) -> Float[Array, "horizon obs"]:
     """A plan that begins at ``observation``, guided towards the return ``label`` in [0, 1]."""
-    low, high = (jnp.asarray(constants[name], jnp.float32)[None] for name in ("low", "high"))
+    low, high = (jnp.asarray(constants[name], observation.dtype)[None] for name in ("low", "high"))
 
     def predict(noisy: Array, moment: Array, signal: Array) -> Array:
         shown = jnp.asarray([False, True])
@@ -226,6 +226,6 @@ def act(
     key: PRNG,
 ) -> tuple[Float[Array, "act"], tuple[()]]:
     """The action between the first two observations of a fresh plan."""
-    label = jnp.asarray(config.target, jnp.float32)
+    label = jnp.asarray(config.target, observation.dtype)
     states = plan(config, state.acting, constants, observation, label, key)
     return jnp.clip(state.acting.action(states[0], states[1]), -1.0, 1.0), memory

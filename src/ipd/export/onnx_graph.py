@@ -1,4 +1,7 @@
-"""One step of a policy as an ONNX graph, written by hand from its arrays: no tracing, no JAX."""
+"""One step of a policy as an ONNX graph, written by hand from its arrays: no tracing, no JAX.
+
+Computes in float64, as `ipd.policy.act.Controller` does; arrays are kept as float32 and widened.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,15 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 OPSET = 17
-"""The first with LayerNormalization."""
 IR = 8
 """Of the files that opset 17 came with; runtimes refuse files newer than themselves."""
 
-_TYPES = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "bool": TensorProto.BOOL}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "int32": TensorProto.INT32,
+    "bool": TensorProto.BOOL,
+}
 
 
 def model(
@@ -21,13 +28,15 @@ def model(
 ) -> bytes:
     """The serialised model of a network of known kind, "mlp" or "sequence".
 
-    Inputs: `observation` (obs,) in logged units and each array of `blank`.
+    Inputs: `observation` (obs,) in logged units, float32, and each array of `blank`.
 
-    Outputs: `action` (act,) in logged units, and `next_NAME` for each array of the memory.
+    Outputs: `action` (act,) in logged units, float32, and `next_NAME` for each array of the memory.
     """
     graph = _Graph(arrays)
     normal = graph(
-        "Div", graph("Sub", "observation", graph.array("observation_mean")), graph.array("observation_std")
+        "Div",
+        graph("Sub", graph.wide("observation"), graph.array("observation_mean")),
+        graph.array("observation_std"),
     )
     if network["kind"] == "sequence":
         scaled, after = _sequence(graph, network, blank, normal)
@@ -35,7 +44,8 @@ def model(
         scaled, after = graph("Tanh", _mlp(graph, "policy", normal)), {}
     raw = graph("Add", graph("Mul", scaled, graph.array("action_half")), graph.array("action_centre"))
     inside = graph("Min", graph("Max", raw, graph.array("action_low")), graph.array("action_high"))
-    results = {"action": inside} | {f"next_{name}": after[name] for name in blank}
+    action = graph("Cast", inside, to=TensorProto.FLOAT)
+    results = {"action": action} | {f"next_{name}": after[name] for name in blank}
     for name, value in results.items():
         graph.nodes.append(helper.make_node("Identity", [value], [name]))
 
@@ -64,6 +74,7 @@ class _Graph:
         self.arrays = arrays
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
+        self.widened: dict[str, str] = {}
 
     def __call__(self, operator: str, *inputs: str, **attributes: Any) -> str:
         output = f"{operator}_{len(self.nodes)}"
@@ -71,8 +82,14 @@ class _Graph:
         return output
 
     def array(self, name: str) -> str:
-        """One of the policy's arrays."""
-        return self.constant(self.arrays[name], name)
+        """One of the policy's arrays, widened."""
+        return self.wide(self.constant(self.arrays[name], name))
+
+    def wide(self, x: str) -> str:
+        """As float64; asked again, the same."""
+        if x not in self.widened:
+            self.widened[x] = self("Cast", x, to=TensorProto.DOUBLE)
+        return self.widened[x]
 
     def constant(self, value: Any, name: str | None = None) -> str:
         """An array; whole numbers without a type are int64, as ONNX wants its shapes and axes."""
@@ -86,9 +103,12 @@ class _Graph:
         return self("Add", self("MatMul", x, self.array(f"{name}/weight")), self.array(f"{name}/bias"))
 
     def norm(self, name: str, x: str, epsilon: float) -> str:
-        """LayerNorm of the last axis."""
-        weights = self.array(f"{name}/weight"), self.array(f"{name}/bias")
-        return self("LayerNormalization", x, *weights, axis=-1, epsilon=epsilon)
+        """LayerNorm of the last axis; the operator of that name may take means in float32."""
+        centred = self("Sub", x, self("ReduceMean", x, axes=[-1]))
+        variance = self("ReduceMean", self("Mul", centred, centred), axes=[-1])
+        deviation = self("Sqrt", self("Add", variance, self.constant(np.float64(epsilon))))
+        normal = self("Mul", self("Div", centred, deviation), self.array(f"{name}/weight"))
+        return self("Add", normal, self.array(f"{name}/bias"))
 
     def shaped(self, x: str, *shape: int) -> str:
         """-1 is what is left over."""
@@ -126,7 +146,7 @@ def _sequence(
         time = graph("Mul", graph("Add", graph.rows("timesteps", -1), one), earlier)
     after = {
         "observations": push("observations", normal),
-        "actions": push("actions", graph.constant(np.zeros(action_size, np.float32))),
+        "actions": push("actions", graph.constant(np.zeros(action_size))),
         "timesteps": push("timesteps", graph("Min", time, last)),
         "present": push("present", graph.constant(np.array([True]))),
     }
@@ -138,17 +158,18 @@ def _sequence(
     if network["prompt"] == "value":
         prompt = graph("Div", _mlp(graph, "value", normal), graph.array("prompt_scale"))
     elif network["prompt"] == "counted":
-        prompt = graph("Sub", before, graph("Mul", "reward", graph.array("prompt_a_reward")))
+        scaled = graph("Mul", graph.wide("reward"), graph.array("reward_scale"))
+        prompt = graph("Sub", before, graph("Div", scaled, graph.array("return_scale")))
     else:
-        after["prompts"] = push("prompts", graph.constant(np.zeros(1, np.float32)))
+        after["prompts"] = push("prompts", graph.constant(np.zeros(1)))
         prompt = graph.linear("head_prompt", _hidden(graph, network, after, blank, 2))
         bound = graph("Add", before, graph.array("rise"))
-        infinite = graph.constant(np.array([np.inf], np.float32))
+        infinite = graph.constant(np.array([np.inf]))
         prompt = graph("Min", prompt, graph("Where", graph.rows("present", -1), bound, infinite))
     after["prompts"] = push("prompts", prompt)
     action = graph.linear("head", _hidden(graph, network, after, blank, 1))
     if network["prompt"] == "predicted":
-        ends = (graph.constant(np.float32(-1)), graph.constant(np.float32(1)))
+        ends = (graph.constant(-1.0), graph.constant(1.0))
         action = graph("Min", graph("Max", action, ends[0]), ends[1])
     else:
         action = graph("Tanh", action)
@@ -199,9 +220,9 @@ def _block(
     def by_head(each: str, *order: int) -> str:
         return graph("Transpose", graph.shaped(each, -1, heads, width // heads), perm=order)
 
-    scaled = graph("Mul", by_head(q, 1, 0, 2), graph.constant(np.float32((width // heads) ** -0.5)))
+    scaled = graph("Mul", by_head(q, 1, 0, 2), graph.constant((width // heads) ** -0.5))
     scores = graph("MatMul", scaled, by_head(k, 1, 2, 0))
-    hidden = graph.constant(np.float32(-1e9))
+    hidden = graph.constant(-1e9)
     weights = graph("Softmax", graph("Where", visible, scores, hidden), axis=-1)
     mixed = graph("Transpose", graph("MatMul", weights, by_head(v, 1, 0, 2)), perm=(1, 0, 2))
     x = graph("Add", x, graph.linear(f"{name}/out", graph.shaped(mixed, -1, width)))

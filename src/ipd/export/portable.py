@@ -19,7 +19,7 @@ from ipd.baselines.sequences import TokenTransformer
 from ipd.config import Algo
 from ipd.data.episodes import Normaliser
 from ipd.nn.mlp import PRNG
-from ipd.policy.act import Context, Controller, Driver, Memory, act
+from ipd.policy.act import Context, Controller, Driver, Memory, act, action_range, widened
 from ipd.policy.model import SequencePolicy
 from ipd.runs import judging, learning, opened
 from ipd.runs.algorithms import ALGORITHMS, Algorithm
@@ -47,7 +47,8 @@ class Portable(NamedTuple):
     """What is to be known of the network beside its arrays. Its `kind` is "mlp", "sequence" (graphs that
     ONNX and plain arrays have) or "unknown": such a policy is its `step` alone."""
     step: Step
-    """(obs,) in logged units and the memory -> (act,) in logged units and the new memory."""
+    """(obs,) in logged units and the memory -> (act,) in logged units and the new memory. Observation,
+    reward and action are float32, the rest float64, as in `Controller`: runs under `jax.enable_x64`."""
     blank: Blank
     """The memory before an episode; empty for a policy without memory. `reward` in it is the logged reward
     of the step before, where the policy wants to be told."""
@@ -105,9 +106,9 @@ def of_sequence(driver: Driver, context: int, normaliser: Normaliser, controller
     observation_size, action_size = policy.embed_observation.weight.shape[0], policy.head.weight.shape[1]
     network = _sequence(policy, ("prompt", "observation", "action")) | {"prompt": "value"}
     blank: Blank = {
-        "observations": np.zeros((context, observation_size), np.float32),
-        "actions": np.zeros((context, action_size), np.float32),
-        "prompts": np.zeros(context, np.float32),
+        "observations": np.zeros((context, observation_size)),
+        "actions": np.zeros((context, action_size)),
+        "prompts": np.zeros(context),
         "timesteps": np.zeros(context, np.int32),
         "present": np.zeros(context, bool),
         "time": np.zeros((), np.int32),
@@ -118,7 +119,7 @@ def of_sequence(driver: Driver, context: int, normaliser: Normaliser, controller
     ) -> tuple[Float[Array, "act"], dict[str, Array]]:
         seen = Context(*(memory[name] for name in Context._fields))
         nothing, key = jnp.zeros(()), _key(memory["time"])  # only re-ranking draws
-        action, after = act(driver, Memory(seen, memory["time"], nothing), normal, nothing, key)
+        action, after = act(widened(driver), Memory(seen, memory["time"], nothing), normal, nothing, key)
         return action, after.context._asdict() | {"time": after.time}
 
     arrays = _with(arrays, normaliser)
@@ -141,7 +142,7 @@ def of_baseline(name: str, made: Acting, normaliser: Normaliser, controller: Con
     first = module.begin(made.config, made.spec, made.constants)
     # what was asked for at each step has one name for all policies
     names = [each.replace("returns", "prompts") for each in named_leaves(first)]
-    blank = dict(zip(names, map(np.array, jax.tree.leaves(first)), strict=True))
+    blank = {name: _wide(leaf) for name, leaf in zip(names, jax.tree.leaves(first), strict=True)}
     if "key" in reads:
         blank["time"] = np.zeros((), np.int32)
     if "reward" in reads:
@@ -151,11 +152,12 @@ def of_baseline(name: str, made: Acting, normaliser: Normaliser, controller: Con
         normal: Float[Array, "obs"], memory: dict[str, Array]
     ) -> tuple[Float[Array, "act"], dict[str, Array]]:
         kept = jax.tree.unflatten(jax.tree.structure(first), [memory[each] for each in names])
-        reward = memory.get("reward", jnp.zeros(())) * normaliser.reward_scale
+        reward = memory.get("reward", jnp.zeros(())).astype(jnp.float64) * normaliser.reward_scale
         time = memory.get("time", jnp.zeros((), jnp.int32))
-        action, kept = module.act(made.config, made.state, made.constants, kept, normal, reward, _key(time))
+        actor = widened((made.state, made.constants))
+        action, kept = module.act(made.config, *actor, kept, normal, reward, _key(time))
         after = dict(zip(names, jax.tree.leaves(kept), strict=True))
-        told = {"time": time + 1, "reward": jnp.zeros(())}
+        told = {"time": time + 1, "reward": jnp.zeros((), jnp.float32)}
         return action, after | {each: told[each] for each in memory if each in told}
 
     arrays, network = _known(made, normaliser)
@@ -181,7 +183,7 @@ def _known(made: Acting, normaliser: Normaliser) -> tuple[dict[str, Any], dict[s
         case ReturnPolicy():
             arrays, described = _trunk(network.trunk, ("prompt", "observation", "action"))
             arrays |= {f"head/{name}": leaf for name, leaf in named_leaves(network.head).items()}
-            arrays["prompt_a_reward"] = normaliser.reward_scale / made.constants["return_scale"]
+            arrays["return_scale"] = made.constants["return_scale"]
             return arrays, described | {"prompt": "counted"}
         case MaxReturnTransformer():
             arrays, described = _trunk(network.trunk, ("observation", "prompt", "action"))
@@ -214,33 +216,31 @@ def _sequence(policy: SequencePolicy | TokenTransformer, streams: tuple[str, ...
 
 def _with(arrays: dict[str, Any], normaliser: Normaliser) -> dict[str, NDArray[np.float32]]:
     """Float32 copies of the weights, and both halves of the bridge between the units."""
-    low, high = normaliser.action_low, normaliser.action_high
+    half, centre = action_range(normaliser)
     bridge = {
         "observation_mean": normaliser.observation_mean,
         "observation_std": normaliser.observation_std,
-        "action_low": low,
-        "action_high": high,
-        "action_half": _half(normaliser),
-        "action_centre": (high + low) / np.float32(2),
+        "action_low": normaliser.action_low,
+        "action_high": normaliser.action_high,
+        "action_half": half,
+        "action_centre": centre,
         "reward_scale": normaliser.reward_scale,
     }
     return {name: np.array(leaf, np.float32) for name, leaf in (arrays | bridge).items()}
 
 
-def _half(normaliser: Normaliser) -> NDArray[np.float32]:
-    half = (normaliser.action_high - normaliser.action_low) / np.float32(2)
-    return np.where(half > 0, half, np.float32(1)).astype(np.float32)
+def _wide(leaf: Array) -> NDArray[Any]:
+    return np.array(leaf, np.float64 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype)
 
 
 def _in_logged_units(
     acting: Callable[[Array, dict[str, Array]], tuple[Array, dict[str, Array]]], normaliser: Normaliser
 ) -> Callable[[Array, dict[str, Array]], tuple[Array, dict[str, Array]]]:
-    mean, std = jnp.asarray(normaliser.observation_mean), jnp.asarray(normaliser.observation_std)
-    low, high = jnp.asarray(normaliser.action_low), jnp.asarray(normaliser.action_high)
-    half, centre = jnp.asarray(_half(normaliser)), (high + low) / 2
+    mean, std, low, high, _ = normaliser
+    half, centre = action_range(normaliser)
 
     def step(observation: Array, memory: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-        action, after = acting((observation - mean) / std, memory)
-        return jnp.clip(action * half + centre, low, high), after
+        action, after = acting((observation.astype(jnp.float64) - mean) / std, memory)
+        return jnp.clip(action * half + centre, low, high).astype(jnp.float32), after
 
     return step

@@ -5,8 +5,8 @@
     action = policy.act(observation)        # where `policy.needs_reward`: act(observation, reward)
 
 It needs NumPy, and onnxruntime for policy.onnx or JAX for policy.stablehlo; policy.safetensors needs NumPy
-alone. Observations and actions are in logged units. `contract.json` says what the policy expects and which
-limits hold; nothing is run that is not the file the contract was written for.
+alone. Observations and actions are in logged units and float32; all between them is float64. `contract.json`
+says what the policy expects and which limits hold; nothing is run that is not the file it was written for.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-FORMAT = 2
+FORMAT = 3
 """Version of contract.json that this file reads."""
 NEEDED = ("policy", "observation", "action", "limits", "on_bad_observation", "network", "memory")
 
-Row = NDArray[np.float32]
+Row = NDArray[Any]
 Memory = dict[str, NDArray[Any]]
 Step = Callable[[Row, Memory], tuple[Row, Memory]]
 """(obs,) in logged units and the memory -> (act,) in logged units and the new memory."""
@@ -240,7 +240,8 @@ def _stablehlo(
     call = jax.jit(exported.call)
 
     def step(observation: Row, memory: Memory) -> tuple[Row, Memory]:
-        action, after = call(observation, memory)
+        with jax.enable_x64(True):
+            action, after = call(observation, memory)
         return np.array(action), {name: np.array(after[name]) for name in memory}
 
     return step
@@ -252,10 +253,9 @@ def _plain(content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int,
     for name, each in json.loads(content[8 : 8 + length]).items():
         if name != "__metadata__":
             start, end = (8 + length + offset for offset in each["data_offsets"])
-            arrays[name] = np.frombuffer(content[start:end], np.float32).reshape(each["shape"])
+            arrays[name] = np.frombuffer(content[start:end], np.float32).astype(float).reshape(each["shape"])
     sizes = {"observation": arrays["observation_mean"].shape, "action": arrays["action_low"].shape}
     _require("policy.safetensors", sizes, {"observation": inputs["observation"], "action": (count,)})
-    low, high = arrays["action_low"], arrays["action_high"]
 
     def step(observation: Row, memory: Memory) -> tuple[Row, Memory]:
         normal = (observation - arrays["observation_mean"]) / arrays["observation_std"]
@@ -263,7 +263,8 @@ def _plain(content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int,
             scaled, memory = _sequence(arrays, network, normal, memory)
         else:
             scaled = np.tanh(_mlp(arrays, "policy", normal))
-        return np.clip(scaled * arrays["action_half"] + arrays["action_centre"], low, high), memory
+        action = scaled * arrays["action_half"] + arrays["action_centre"]
+        return action.clip(arrays["action_low"], arrays["action_high"]).astype(np.float32), memory
 
     return step
 
@@ -276,7 +277,7 @@ def _mlp(arrays: dict[str, Row], name: str, x: Row) -> Row:
     """Linear layers with ReLU between them."""
     x, layer = _linear(arrays, f"{name}/0", x), 1
     while f"{name}/{layer}/weight" in arrays:
-        x, layer = _linear(arrays, f"{name}/{layer}", np.maximum(x, np.float32(0))), layer + 1
+        x, layer = _linear(arrays, f"{name}/{layer}", np.maximum(x, 0)), layer + 1
     return x
 
 
@@ -300,7 +301,7 @@ def _sequence(
     if network["prompt"] == "value":
         prompt = (_mlp(arrays, "value", normal) / arrays["prompt_scale"])[0]
     elif network["prompt"] == "counted":
-        prompt = before - memory["reward"] * arrays["prompt_a_reward"]
+        prompt = before - memory["reward"] * arrays["reward_scale"] / arrays["return_scale"]
     else:
         most = before + arrays["rise"] if memory["present"][-1] else np.inf
         prompt = min(_linear(arrays, "head_prompt", _hidden(arrays, network, after, 2))[0], most)
@@ -327,7 +328,7 @@ def _hidden(arrays: dict[str, Row], network: dict[str, Any], seen: Memory, behin
 
     def norm(name: str, x: Row) -> Row:
         centred = x - x.mean(-1, keepdims=True)
-        inverse = 1 / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(network["epsilon"]))
+        inverse = 1 / np.sqrt((centred**2).mean(-1, keepdims=True) + network["epsilon"])
         return centred * inverse * arrays[f"{name}/weight"] + arrays[f"{name}/bias"]
 
     def by_head(x: Row) -> Row:
@@ -337,14 +338,13 @@ def _hidden(arrays: dict[str, Row], network: dict[str, Any], seen: Memory, behin
     for layer in range(network["layers"]):
         name = f"blocks/{layer}"
         asked = slice(-1 if layer == network["layers"] - 1 else 0, None)  # in the end one token counts
-        q, k, v = map(
-            by_head, np.split(_linear(arrays, f"{name}/qkv", norm(f"{name}/norm_attention", x)), 3, 1)
-        )
-        scores = (q[:, asked] * np.float32(q.shape[-1] ** -0.5)) @ k.transpose(0, 2, 1)
-        scores = np.where(visible[asked], scores, np.float32(-1e9))
+        made = _linear(arrays, f"{name}/qkv", norm(f"{name}/norm_attention", x))
+        q, k, v = map(by_head, np.split(made, 3, 1))
+        scores = (q[:, asked] * q.shape[-1] ** -0.5) @ k.transpose(0, 2, 1)
+        scores = np.where(visible[asked], scores, -1e9)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         mixed = (weights / weights.sum(-1, keepdims=True)) @ v
         x = x[asked] + _linear(arrays, f"{name}/out", mixed.transpose(1, 0, 2).reshape(-1, x.shape[1]))
         up = _linear(arrays, f"{name}/up", norm(f"{name}/norm_forward", x))
-        x = x + _linear(arrays, f"{name}/down", np.maximum(up, np.float32(0)))
+        x = x + _linear(arrays, f"{name}/down", np.maximum(up, 0))
     return norm("norm_out", x[-1])

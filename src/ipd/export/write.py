@@ -19,7 +19,7 @@ from ipd.runs import files, opened, rundir
 from ipd.runs.context import Run
 from ipd.runs.errors import InputError, RunFailed
 
-LARGEST_DIFFERENCE = 1e-4
+LARGEST_DIFFERENCE = 1e-6
 """Of an exported action from the run's own, in halves of the action range; a larger one is not written."""
 PARITY_STEPS = 50
 MARGIN = 0.5
@@ -185,7 +185,8 @@ def _serialised(format: str, made: Portable) -> bytes:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
         (made.arrays["observation_mean"], made.blank),
     )
-    exported = jax.export.export(jax.jit(made.step), platforms=("cpu", "cuda", "tpu"))(*shapes)
+    with jax.enable_x64(True):
+        exported = jax.export.export(jax.jit(made.step), platforms=("cpu", "cuda", "tpu"))(*shapes)
     return bytes(exported.serialize())
 
 

@@ -98,5 +98,6 @@ def sample(
         clean = predict(noisy, moment, signal)
         return fix(step_back(noisy, clean, signal, earlier, drawn, eta)), None
 
-    path = (jnp.asarray(moments), jnp.asarray(signals[moments]), jnp.asarray(before), noise[1:])
+    passed, following = (jnp.asarray(each, noise.dtype) for each in (signals[moments], before))
+    path = (jnp.asarray(moments), passed, following, noise[1:])
     return jax.lax.scan(back, fix(noise[0]), path)[0]

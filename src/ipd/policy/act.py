@@ -112,8 +112,28 @@ def act(
     return action, Memory(context, memory.time + 1, target)
 
 
+def action_range(
+    normaliser: Normaliser,
+) -> tuple[Float[np.ndarray, "act"], Float[np.ndarray, "act"]]:
+    """Half of the range of the actions, 1 where there is none, and its centre; logged units."""
+    low, high = normaliser.action_low, normaliser.action_high
+    half = (high - low) / np.float32(2)
+    return np.where(half > 0, half, np.float32(1)), (high + low) / np.float32(2)
+
+
+def widened(tree: Any) -> Any:
+    """Float64 copies of the floating-point leaves; within ``jax.enable_x64`` alone."""
+    floats = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64) if floats(leaf) else leaf, tree)
+
+
 class Controller:
     """Acts for ``rows`` episodes at once in the task's own units; rows are grouped by trained seed.
+
+    Computes in float64 and rounds the action to float32: what a sum comes to depends on the order of its
+    terms, so on the number of rows and on the library, and contacts magnify the last bit of an action into
+    another episode. Rounded from so far behind that bit, actions are equal. Learning stays float32: JAX is
+    told to allow 64 bits in here only, and in this thread only.
 
     ``act(actor, memory, observation, reward, key) -> (action, memory)`` is written for one row in
     learner's units. ``actors`` and ``blank``, the memory before an episode, are stacked over seeds on
@@ -129,7 +149,9 @@ class Controller:
         seeds: int,
         normaliser: Normaliser,
     ):
-        self._actors, self._blank, self._normaliser, self._seeds = actors, blank, normaliser, seeds
+        self._normaliser, self._seeds = normaliser, seeds
+        with jax.enable_x64(True):
+            self._actors, self._blank = widened((actors, blank))
 
         def step(actors: Any, memory: Any, rows: Array, rewards: Array, time: Array) -> tuple[Array, Any]:
             key = jax.random.fold_in(jax.random.PRNGKey(0), time)
@@ -152,9 +174,10 @@ class Controller:
         if rows % self._seeds:
             raise ValueError(f"{rows} rows cannot be shared evenly by {self._seeds} seeds")
         self._shape = (self._seeds, rows // self._seeds)
-        self._memory = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf[:, None], (*self._shape, *leaf.shape[1:])), self._blank
-        )
+        with jax.enable_x64(True):
+            self._memory = jax.tree.map(
+                lambda leaf: jnp.broadcast_to(leaf[:, None], (*self._shape, *leaf.shape[1:])), self._blank
+            )
         self._time = 0
 
     def act(
@@ -171,15 +194,15 @@ class Controller:
             expected = f"({rows}, {size})" if rows > 1 else f"({size},)"
             message = f"observations of shape {raw.shape}, expected {expected}; reset(rows) sets the rows"
             raise ValueError(message)
-        normal = self._normaliser.observations(raw).reshape(*self._shape, -1)
+        by = self._normaliser
+        normal = (raw.astype(np.float64) - by.observation_mean) / by.observation_std
         each = np.broadcast_to(np.asarray(rewards, np.float32), raw.shape[:-1]).reshape(self._shape)
-        actions, self._memory = self._step(
-            self._actors,
-            self._memory,
-            jnp.asarray(normal),
-            jnp.asarray(self._normaliser.rewards(each)),
-            jnp.asarray(self._time),
-        )
+        scaled = each.astype(np.float64) * by.reward_scale
+        told = normal.reshape(*self._shape, -1), scaled, np.int32(self._time)
+        with jax.enable_x64(True):
+            now = jax.tree.map(jnp.asarray, told)
+            actions, self._memory = self._step(self._actors, self._memory, *now)
         self._time += 1
-        flat = np.asarray(actions).reshape(-1, actions.shape[-1])
-        return self._normaliser.raw_actions(flat).reshape(*raw.shape[:-1], -1)
+        half, centre = action_range(by)
+        inside = np.clip(np.asarray(actions) * half + centre, by.action_low, by.action_high)
+        return inside.astype(np.float32).reshape(*raw.shape[:-1], -1)
