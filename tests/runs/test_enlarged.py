@@ -35,7 +35,9 @@ def test_unstored_next_observations_and_names_are_kept(tmp_path: Path) -> None:
         np.arange(5) < np.array([[5], [2]]),
     )  # fmt: skip
     with h5py.File(tmp_path / augmented.NAME, "w") as file:
-        augmented.Writer(run, file, 4).add(np.array([3, 25]), np.arange(2), segments, steps[:, 0], steps[:, 0])
+        augmented.Writer(run, file, 4).add(
+            np.array([3, 25]), np.arange(2), segments, steps[:, 0], steps[:, 0]
+        )
     made = enlarged.write(run, 4, tmp_path / "more.hdf5")
     more = load(str(tmp_path / "more.hdf5"))
     assert made == (40, 7) and more.lengths.tolist() == [20, 20, 5, 2]
