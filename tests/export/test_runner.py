@@ -45,8 +45,8 @@ def test_a_contract_of_something_else_is_refused(exported: Exported, tmp_path: P
         with pytest.raises(ValueError, match=match):
             Runner(path.parent)
 
-    refused(written | {"format": 1}, "format 1, this runner reads 2")
-    memory = written["memory"] | {"prompts": {"shape": [5], "dtype": "float32", "first": 0}}
+    refused(written | {"format": 1}, "format 1, this runner reads 3")
+    memory = written["memory"] | {"prompts": {"shape": [5], "dtype": "float64", "first": 0}}
     refused(written | {"memory": memory}, r"policy.onnx has .*'prompts': \(4,\).* says .*'prompts': \(5,\)")
     action = written["action"] | {"names": ["a", "b"]}
     refused(written | {"action": action}, r"action.low has shape \(3,\), expected \(2,\)")
