@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from ipd.cli import main
 from ipd.data.sources import load
+from ipd.report import segments
 from ipd.runs import examples, files, learning, modelling, opened
 
 
@@ -45,6 +47,27 @@ def test_plans_made_again_are_those_that_augmentation_weighed(finished: Path, sm
         np.testing.assert_allclose(segment["model"]["observations"][0], wanted[0], rtol=1e-4, atol=1e-4)
         assert segment["log"]["value"][0] == pytest.approx(segment["model"]["value"][0], rel=1e-3, abs=1e-3)
     assert better, "no plan but the policy's own was ever taken: noise was not tested"
+
+
+def test_nothing_is_drawn_behind_an_end(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = files.read_json(finished / "stages" / "view" / "summary.json")
+    segment = view["segments"][0]
+    drawn: list[Any] = []
+    plan = segment["plans"][0]
+    plan["length"][1], segment["end"], segment["log"]["ended"] = 1, "terminated", True
+
+    def draw(*given: Any) -> segments.Panel:
+        drawn.append(given)
+        return segments.Panel(given[1], given[1])
+
+    monkeypatch.setattr(segments, "_draw", draw)
+    for ended, pairs in ((False, 2), (True, 1)):  # the pair that was refused, where one was
+        plan["ended"][1] = ended
+        segments._uncertainty(segment, float(view["kappa"]))
+        assert len(drawn[-1][4][0][1]) == pairs
+    segments._value(segment)
+    _, _, log, model, plans = drawn[-1]
+    assert log[-1] == model[-1] == plans[0][1][-1] == 0 and log[0] and model[0]
 
 
 def test_page_of_segments(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

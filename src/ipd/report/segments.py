@@ -20,8 +20,10 @@ Segment = dict[str, Any]
 """One entry of ``segments`` in the summary of the stage ``view``, logged units."""
 
 LEAD = (
-    "Where the log could have gone better, the planner looked ahead in the model at every step and took "
-    "the first action of the best plan. Choose a step (arrow keys go on to the next) to see what it weighed."
+    "From the states of each episode where the model expects most of the policy beside the log, the planner "
+    "looked ahead in the model at every step and took the first action of the best plan. Returns are "
+    "discounted, with V behind the last step. Choose a step (arrow keys go on to the next) to see what it "
+    "weighed."
 )
 ENDS = {
     "whole": "The segment is whole: {length} steps.",
@@ -108,7 +110,9 @@ def _plans(segment: Segment, t: int) -> str:
     logged = segment["log"]["actions"]
     lines = []
     if t < len(logged):
-        lines.append(["the log", number(_from_here(segment, t)), "–", *map(number, floats(logged[t]))])
+        # Behind the first step the log is in a state of its own.
+        label = "the log" if t == 0 else "the log, from its own state"
+        lines.append([label, number(_from_here(segment, t)), "–", *map(number, floats(logged[t]))])
     taken = plan["best"] if plan["usable"] else None
     for at, (score, length, action) in enumerate(
         zip(plan["score"], plan["length"], plan["actions"], strict=True)
@@ -165,7 +169,9 @@ def _collected(segment: Segment) -> str:
 
 
 def _value(segment: Segment) -> str:
-    log, model = (floats(segment[side]["value"]) for side in ("log", "model"))
+    log, model = (floats(segment[side]["value"]).copy() for side in ("log", "model"))
+    for values, ended in ((log, segment["log"]["ended"]), (model, segment["end"] == "terminated")):
+        values[-1] *= not ended  # behind an end there is nothing to come
     plans = []
     for t, plan in enumerate(segment["plans"]):
         ways = []
@@ -178,16 +184,21 @@ def _value(segment: Segment) -> str:
         plans.append(ways)
     every = [log, model, *(way for ways in plans for way in ways)]
     panel = _draw(segment, Axis.fit(every, "V of the state"), log, model, plans)
-    say = "Look for V to hold up along the imagined line; a plan goes straight to V where it ends or is cut."
+    say = (
+        "Look for V to hold up along the imagined line; a plan goes straight to V where it is cut, "
+        "to 0 where the episode ends."
+    )
     return panel.figure("What the states are worth", say)
 
 
 def _uncertainty(segment: Segment, kappa: float) -> str:
     log, model = (floats(segment[side]["uncertainty"]) / kappa for side in ("log", "model"))
     plans = [
-        [floats(way)[: _reach(plan, at) + 1] / kappa for at, way in enumerate(plan["uncertainty"])]
+        # the pair that was refused is shown; behind an end there was none
+        [floats(way)[: _reach(plan, at) + (not plan["ended"][at])] / kappa
+         for at, way in enumerate(plan["uncertainty"])]
         for plan in segment["plans"]
-    ]
+    ]  # fmt: skip
     top = max(1.5, 1.1 * float(np.nanmax(np.concatenate([log, model]))))
     panel = _draw(segment, Axis(0.0, min(top, 4.0), "uncertainty U / κ"), log, model, plans)
     panel.rule("κ", y=1.0)
