@@ -70,11 +70,20 @@ def test_nothing_is_drawn_behind_an_end(finished: Path, monkeypatch: pytest.Monk
     assert log[-1] == model[-1] == plans[0][1][-1] == 0 and log[0] and model[0]
 
 
+def test_returns_tell_the_best_plan_from_the_next_and_names_stay(finished: Path) -> None:
+    assert segments._promised(np.array([-860.04, -860.01, np.nan])) == ["−860.04", "−860.01", "–"]
+    assert segments._promised(np.array([-1.17])) == ["−1.17"]
+    assert segments._promised(np.array([3.0, 3.0])) == ["3.0000", "3.0000"]
+    segment = files.read_json(finished / "stages" / "view" / "summary.json")["segments"][0]
+    segment["dimensions"][0] = "ω (rad/s)"  # a capital would be another unit
+    assert "<h3>ω (rad/s)</h3>" in segments._dimension(segment, 0)
+
+
 def test_page_of_segments(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = files.read_json(finished / "stages" / "view" / "summary.json")
     assert told["segments"][0]["why"] == "largest gain" and len(told["segments"]) >= 3
     assert "Segments, step by step" in (finished / "report.html").read_text(encoding="utf-8")
-    page = tmp_path / "view.html"
+    page = tmp_path / "new" / "view.html"
     assert main(["view", str(finished), "--count", "2", "--to", str(page), "--seed", "1"]) == 0
     assert "2 of" in capsys.readouterr().out and page.read_text(encoding="utf-8").count("<details") == 2
     run = opened.open_run(finished)

@@ -26,9 +26,9 @@ LEAD = (
     "weighed."
 )
 ENDS = {
-    "whole": "The segment is whole: {length} steps.",
-    "terminated": "The segment ends after {length} of {of} steps, where the model sees the episode end.",
-    "unreliable": "The segment ends after {length} of {of} steps: from there no plan begins in the reliable "
+    "whole": "The segment is whole; its length is {length}.",
+    "terminated": "The segment ends after step {length} of {of}, where the model sees the episode end.",
+    "unreliable": "The segment ends after step {length} of {of}: from there no plan begins in the reliable "
     "part of the model (U below κ).",
 }
 
@@ -114,13 +114,12 @@ def _plans(segment: Segment, t: int) -> str:
         label = "the log" if t == 0 else "the log, from its own state"
         lines.append([label, number(_from_here(segment, t)), "–", *map(number, floats(logged[t]))])
     taken = plan["best"] if plan["usable"] else None
-    for at, (score, length, action) in enumerate(
-        zip(plan["score"], plan["length"], plan["actions"], strict=True)
-    ):
+    promised = _promised(floats(plan["score"]))
+    for at, (score, length, action) in enumerate(zip(promised, plan["length"], plan["actions"], strict=True)):
         label = f"plan {at + 1}" + (", the policy's own" if at == 0 else "")
         label += ", taken" if at == taken else ""
         lines.append(
-            [label, number(floats([score])[0]), str(length) + (", ends" if plan["ended"][at] else ""),
+            [label, score, str(length) + (", ends" if plan["ended"][at] else ""),
              *map(number, floats(action))]
         )  # fmt: skip
     more = plan["considered"] - len(plan["score"])
@@ -128,6 +127,18 @@ def _plans(segment: Segment, t: int) -> str:
     caption = f"Step {t + 1}: {count}" + (f", {more} more are not shown" if more else "")
     bold = {} if taken is None else {len(lines) - len(plan["score"]) + taken: 1}
     return html_table(caption, ["", "promised return", "reliable steps", *names], lines, bold=bold)
+
+
+def _promised(scores: Floats) -> list[str]:
+    """Scores of plans, with the decimals that it takes to tell the best from the next, at most four."""
+    texts, ranked = [number(score) for score in scores], np.argsort(-np.nan_to_num(scores, nan=-np.inf))
+    for decimals in range(5):
+        if len(scores) < 2 or texts[ranked[0]] != texts[ranked[1]]:
+            break
+        texts = [
+            f"{score:,.{decimals}f}".replace("-", "−") if np.isfinite(score) else "–" for score in scores
+        ]
+    return texts
 
 
 def _draw(segment: Segment, y: Axis, log: Floats, model: Floats, plans: list[list[Floats]]) -> Panel:
@@ -217,4 +228,4 @@ def _dimension(segment: Segment, at: int) -> str:
     every = [log, model, *(way for ways in plans for way in ways)]
     panel = _draw(segment, Axis.fit(every, name), log, model, plans)
     say = "Imagination and log part most in dimensions like this: look for values that could be real."
-    return panel.figure(name[:1].upper() + name[1:], say)
+    return panel.figure(name, say)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipd.config import AugmentConfig, Config
+from ipd.data.episodes import SMALLEST_STD
 from ipd.planning.mpc import consider, plan_noise
 from ipd.runs import augmented
 from ipd.runs.context import Run, plain
@@ -220,7 +221,10 @@ def _told(
     length, scale, discount = stretch["length"], run.normaliser.reward_scale, run.config.value.discount
     log, model = stretch["log"], stretch["model"]
     apart = np.abs(model[0][: length + 1] - log[0][: length + 1]).max(axis=0)
-    shown = np.sort(np.argsort(-apart, kind="stable")[:DIMENSIONS])
+    # What never moves is divided by a floor, and an error of no size in it would lead the others.
+    still = (run.normaliser.observation_std <= SMALLEST_STD) & (np.ptp(log[0], axis=0) == 0)
+    order = np.argsort(-apart, kind="stable")
+    shown = np.sort(order[~still[order]][:DIMENSIONS])
     differ = np.abs(model[1][:length] - log[1][:length]).max(axis=0)
     acts = np.sort(np.argsort(-differ, kind="stable")[:DIMENSIONS])
 
