@@ -72,7 +72,8 @@ def spread(told: Table, episode: int | None, count: int) -> list[Pick]:
     ranks = np.arange(len(order)) if episode is None else np.flatnonzero(told["episode"][order] == episode)
     if not len(ranks):
         where = "" if episode is None else f" from episode {episode}"
-        raise InputError(f"no imagined segment{where}; {len(order)} were kept, of other episodes")
+        kept = f"the {len(order)} that were kept are of other episodes" if len(order) else "none was kept"
+        raise InputError(f"no imagined segment{where}; {kept}")
     shown = ranks[np.linspace(0, len(ranks) - 1, min(count, len(ranks))).round().astype(int)]
     return [(int(order[rank]), f"gain number {rank + 1} of {len(order)}") for rank in shown]
 
