@@ -119,6 +119,12 @@ def test_unmarked_reset_inside_an_episode(sound: Episodes) -> None:
     assert only(jump, "jump").where == "observations, row 42"
 
 
+def test_one_huge_value_does_not_hide_itself(sound: Episodes) -> None:
+    spike = changed(changed(sound, "observations", (43, 1), 1e30), "next_observations", (42, 1), 1e30)
+    finding = only(spike, "jump")  # in float32 the square of it overflows
+    assert finding.where == "observations, row 42" and "sensor" in finding.cure
+
+
 def test_copied_episodes(sound: Episodes) -> None:
     finding = only(sound.select([0, 1, 2, 3, 0, 4]), "duplicate")
     assert "episode 4 of episode 0" in finding.message and finding.where == "observations, row 39"

@@ -138,6 +138,9 @@ def test_empty_cells_and_text_are_refused_where_they_are(tmp_path: Path, table: 
         load(save(tmp_path, table, kind))
     table["obs_angle"] = ["low"] * 12
     refused(save(tmp_path, table, kind), "obs_angle", 0 if kind == "csv" else None, "no")
+    if kind == "csv":
+        table["obs_angle"] = [0.5, "-1,25e3", *[0.5] * 10]
+        refused(save(tmp_path, table, kind), "obs_angle", 1, "decimal comma")
 
 
 @kinds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from ipd.cli import main
 from ipd.data.sources import load
+from ipd.report import segments
 from ipd.runs import examples, files, learning, modelling, opened
 
 
@@ -47,11 +49,41 @@ def test_plans_made_again_are_those_that_augmentation_weighed(finished: Path, sm
     assert better, "no plan but the policy's own was ever taken: noise was not tested"
 
 
+def test_nothing_is_drawn_behind_an_end(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = files.read_json(finished / "stages" / "view" / "summary.json")
+    segment = view["segments"][0]
+    drawn: list[Any] = []
+    plan = segment["plans"][0]
+    plan["length"][1], segment["end"], segment["log"]["ended"] = 1, "terminated", True
+
+    def draw(*given: Any) -> segments.Panel:
+        drawn.append(given)
+        return segments.Panel(given[1], given[1])
+
+    monkeypatch.setattr(segments, "_draw", draw)
+    for ended, pairs in ((False, 2), (True, 1)):  # the pair that was refused, where one was
+        plan["ended"][1] = ended
+        segments._uncertainty(segment, float(view["kappa"]))
+        assert len(drawn[-1][4][0][1]) == pairs
+    segments._value(segment)
+    _, _, log, model, plans = drawn[-1]
+    assert log[-1] == model[-1] == plans[0][1][-1] == 0 and log[0] and model[0]
+
+
+def test_returns_tell_the_best_plan_from_the_next_and_names_stay(finished: Path) -> None:
+    assert segments._promised(np.array([-860.04, -860.01, np.nan])) == ["−860.04", "−860.01", "–"]
+    assert segments._promised(np.array([-1.17])) == ["−1.17"]
+    assert segments._promised(np.array([3.0, 3.0])) == ["3.0000", "3.0000"]
+    segment = files.read_json(finished / "stages" / "view" / "summary.json")["segments"][0]
+    segment["dimensions"][0] = "ω (rad/s)"  # a capital would be another unit
+    assert "<h3>ω (rad/s)</h3>" in segments._dimension(segment, 0)
+
+
 def test_page_of_segments(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = files.read_json(finished / "stages" / "view" / "summary.json")
     assert told["segments"][0]["why"] == "largest gain" and len(told["segments"]) >= 3
     assert "Segments, step by step" in (finished / "report.html").read_text(encoding="utf-8")
-    page = tmp_path / "view.html"
+    page = tmp_path / "new" / "view.html"
     assert main(["view", str(finished), "--count", "2", "--to", str(page), "--seed", "1"]) == 0
     assert "2 of" in capsys.readouterr().out and page.read_text(encoding="utf-8").count("<details") == 2
     run = opened.open_run(finished)

@@ -107,6 +107,13 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
     assert "<h1>Not evaluated yet</h1>" in text and text.count('class="missing"') >= 8
 
 
+def test_a_run_without_a_task_names_no_command_that_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"task": null}')
+    text = text_of(tmp_path)
+    assert "ipd judge RUN" in text and "ipd evaluate" not in text and "ipd audit" not in text
+    Outline(text)
+
+
 def test_a_summary_with_holes_loses_only_their_figures(synthetic_run: Path) -> None:
     path = synthetic_run / "stages/world/summary.json"
     summary = json.loads(path.read_text())

@@ -43,6 +43,8 @@ def main(argv: list[str]) -> int:
     picks = examples.spread(told, options.episode, options.count)
     world, split = modelling.world(run)
     shown = examples.examples(run, learning.value(run), world, split, row, told, picks)
-    where = page.put(options.to or options.run / "view.html", segments.page(options.run.name, shown))
+    to = options.to or options.run / "view.html"
+    to.parent.mkdir(parents=True, exist_ok=True)
+    where = page.put(to, segments.page(options.run.name, shown))
     say(f"{where}: {len(picks)} of {len(told['row'])} segments of seed {run.seeds[row]}")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipd.data.columns import moments
 from ipd.data.episodes import Episodes
 from ipd.data.findings import Finding as Finding
 from ipd.data.findings import Severity
@@ -185,7 +186,7 @@ def _ends(episodes: Episodes) -> Iterator[Finding]:
 
     inner = last[:-1]
     following, stored = episodes.observations[inner + 1], episodes.next_observations[inner]
-    scale = np.maximum(episodes.observations.std(0), 1e-12)
+    scale = np.maximum(moments(episodes.observations)[1], 1e-12)
     distance = (np.abs(following - stored) / scale).max(1) if len(inner) else np.zeros(0)
     same = inner[distance == 0]
     if len(same):
@@ -214,7 +215,8 @@ def _jumps(episodes: Episodes) -> Iterator[Finding]:
     change = episodes.next_observations - episodes.observations
     usual = np.percentile(np.abs(change[inside]), 95, axis=0)
     # A dimension that hardly ever moves (a goal) counts by its spread over the data.
-    scale = np.maximum(usual, 0.1 * episodes.observations.std(0))
+    # In float64: in float32 the square of one huge value makes the spread infinite, and no step a jump.
+    scale = np.maximum(usual, 0.1 * moments(episodes.observations)[1])
     size = np.linalg.norm(change / np.where(scale > 0, scale, 1), axis=1)
     rows = np.flatnonzero(inside & (size > JUMP * np.percentile(size[inside], 95)))
     if len(rows):
@@ -222,7 +224,7 @@ def _jumps(episodes: Episodes) -> Iterator[Finding]:
             f"{len(rows)} steps inside an episode move more than {JUMP:g} times as far as 95 % of all steps: "
             "an unmarked reset would be learned as the task's doing"
         )
-        cure = "if episodes were reset there, mark a timeout"
+        cure = "if episodes were reset there, mark a timeout; if a sensor failed, drop or mend the episode"
         yield Finding("jump", "warning", f"observations, row {rows[0]}", message, cure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
@@ -20,6 +21,7 @@ from ipd.data.tables import DoubleArray, Table, found_in
 BLOCK = 2**13
 """Rows that are read as text at once."""
 WORDS = {"": np.nan, "true": 1.0, "false": 0.0, "null": np.nan, "none": np.nan, "na": np.nan}
+DECIMAL_COMMA = re.compile(r"\s*[+-]?[\d.]*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
 
 
 def read_csv(
@@ -104,6 +106,8 @@ def _floats(text: list[str], name: str, start: int, dates: bool, source: str) ->
                 found[number] = datetime.fromisoformat(word).timestamp()
             except ValueError as error:
                 cure = "store numbers" + (" or ISO dates" if dates else ", or name another column")
+                if DECIMAL_COMMA.fullmatch(word):
+                    cure = "write numbers with a point, not with a decimal comma"
                 raise DataError(
                     f"is '{word}', no number", file=source, key=name, row=start + number, cure=cure
                 ) from error

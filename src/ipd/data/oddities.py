@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from ipd.data.columns import moments
 from ipd.data.episodes import Episodes
 from ipd.data.findings import Finding
 
@@ -114,7 +115,8 @@ def near_duplicates(episodes: Episodes) -> Iterator[Finding]:
     long = np.flatnonzero(episodes.lengths >= HEAD)
     if len(long) < 2:
         return
-    scale = [np.maximum(values.std(0), 1e-12) for values in (episodes.observations, episodes.actions)]
+    both = (episodes.observations, episodes.actions)
+    scale = [np.maximum(moments(values)[1], 1e-12).astype(np.float32) for values in both]
 
     def scaled(rows: npt.NDArray[np.int64] | slice) -> npt.NDArray[np.float32]:
         parts = (episodes.observations[rows] / scale[0], episodes.actions[rows] / scale[1])

@@ -130,7 +130,10 @@ def first_screen(run: Run, rows: Sequence[Row]) -> str:
     chart = f'<figure class="hero">{chart}<figcaption>{RESULT_SAY}</figcaption></figure>' if chart else ""
     lines = [tables.cells(row)[:4] for row in rows]
     table = html_table("Mean return of an episode", tables.HEADER[:4], lines) if rows else ""
-    if run.algo not in {row.policy for row in rows}:
+    if run.taskless:
+        if "judge" not in run.summaries:
+            table += missing("what the policy is worth without a simulator", "ipd judge RUN")
+    elif run.algo not in {row.policy for row in rows}:
         table += missing("returns in the real task", "ipd evaluate RUN")
     marks = {"yes": "✓", "no": "✗", "open": "○"}
     spoken = {"yes": "Yes", "no": "No", "open": "Open"}

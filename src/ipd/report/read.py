@@ -53,6 +53,11 @@ class Run(NamedTuple):
     failed: dict[str, dict[str, str]] = {}  # noqa: RUF012
     """Stage, then seed -> what was not finite, where a seed was stopped."""
 
+    @property
+    def taskless(self) -> bool:
+        """Whether there is nothing to try or audit the policy in, so that those commands are refused."""
+        return "task" in self.manifest and self.manifest["task"] is None and not self.evaluations
+
 
 def floats(values: Iterable[Any]) -> Floats:
     """A list of JSON numbers as float64; null becomes NaN."""

@@ -28,11 +28,13 @@ STAGES = {
 def all_sections(run: Run, rows: Sequence[Row]) -> list[Section]:
     """Everything beneath the first screen; a baseline's page has only what a baseline learns."""
     steps = segments.section(run.summaries.get("view", {}))
-    imagined = [world(run), augmentation(run), *([steps] if steps else []), audit(run)]
+    imagined = [world(run), augmentation(run), *([steps] if steps else [])]
+    imagined += [] if run.taskless else [audit(run)]
     if run.algo != "ipd":
         imagined = [world(run)] if "world" in run.summaries else []
     judged = off_policy.section(run)
-    return [training(run, rows), *imagined, *([judged] if judged else []), evaluations(run), about(run)]
+    tried = [] if run.taskless else [evaluations(run)]
+    return [training(run, rows), *imagined, *([judged] if judged else []), *tried, about(run)]
 
 
 def training(run: Run, rows: Sequence[Row]) -> Section:
@@ -43,7 +45,7 @@ def training(run: Run, rows: Sequence[Row]) -> Section:
         acts = stage == stages[-1]
         drawn = [along] * acts + figures.curves(run, stage, colour)
         body += f"<h3>{title}</h3>" + (grid(*drawn) or missing(f"the stage “{stage}”", TRAIN_AGAIN))
-        if acts and not along:
+        if acts and not along and not run.taskless:
             name = tables.LABELS.get(run.algo, run.algo)
             body += missing(f"{name}'s return along training", "ipd evaluate RUN")
     lead = "Every stage over its updates. Thin lines are seeds, the bold line is their mean."

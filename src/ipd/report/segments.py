@@ -20,13 +20,15 @@ Segment = dict[str, Any]
 """One entry of ``segments`` in the summary of the stage ``view``, logged units."""
 
 LEAD = (
-    "Where the log could have gone better, the planner looked ahead in the model at every step and took "
-    "the first action of the best plan. Choose a step (arrow keys go on to the next) to see what it weighed."
+    "From the states of each episode where the model expects most of the policy beside the log, the planner "
+    "looked ahead in the model at every step and took the first action of the best plan. Returns are "
+    "discounted, with V behind the last step. Choose a step (arrow keys go on to the next) to see what it "
+    "weighed."
 )
 ENDS = {
-    "whole": "The segment is whole: {length} steps.",
-    "terminated": "The segment ends after {length} of {of} steps, where the model sees the episode end.",
-    "unreliable": "The segment ends after {length} of {of} steps: from there no plan begins in the reliable "
+    "whole": "The segment is whole; its length is {length}.",
+    "terminated": "The segment ends after step {length} of {of}, where the model sees the episode end.",
+    "unreliable": "The segment ends after step {length} of {of}: from there no plan begins in the reliable "
     "part of the model (U below κ).",
 }
 
@@ -108,15 +110,16 @@ def _plans(segment: Segment, t: int) -> str:
     logged = segment["log"]["actions"]
     lines = []
     if t < len(logged):
-        lines.append(["the log", number(_from_here(segment, t)), "–", *map(number, floats(logged[t]))])
+        # Behind the first step the log is in a state of its own.
+        label = "the log" if t == 0 else "the log, from its own state"
+        lines.append([label, number(_from_here(segment, t)), "–", *map(number, floats(logged[t]))])
     taken = plan["best"] if plan["usable"] else None
-    for at, (score, length, action) in enumerate(
-        zip(plan["score"], plan["length"], plan["actions"], strict=True)
-    ):
+    promised = _promised(floats(plan["score"]))
+    for at, (score, length, action) in enumerate(zip(promised, plan["length"], plan["actions"], strict=True)):
         label = f"plan {at + 1}" + (", the policy's own" if at == 0 else "")
         label += ", taken" if at == taken else ""
         lines.append(
-            [label, number(floats([score])[0]), str(length) + (", ends" if plan["ended"][at] else ""),
+            [label, score, str(length) + (", ends" if plan["ended"][at] else ""),
              *map(number, floats(action))]
         )  # fmt: skip
     more = plan["considered"] - len(plan["score"])
@@ -124,6 +127,18 @@ def _plans(segment: Segment, t: int) -> str:
     caption = f"Step {t + 1}: {count}" + (f", {more} more are not shown" if more else "")
     bold = {} if taken is None else {len(lines) - len(plan["score"]) + taken: 1}
     return html_table(caption, ["", "promised return", "reliable steps", *names], lines, bold=bold)
+
+
+def _promised(scores: Floats) -> list[str]:
+    """Scores of plans, with the decimals that it takes to tell the best from the next, at most four."""
+    texts, ranked = [number(score) for score in scores], np.argsort(-np.nan_to_num(scores, nan=-np.inf))
+    for decimals in range(5):
+        if len(scores) < 2 or texts[ranked[0]] != texts[ranked[1]]:
+            break
+        texts = [
+            f"{score:,.{decimals}f}".replace("-", "−") if np.isfinite(score) else "–" for score in scores
+        ]
+    return texts
 
 
 def _draw(segment: Segment, y: Axis, log: Floats, model: Floats, plans: list[list[Floats]]) -> Panel:
@@ -165,7 +180,9 @@ def _collected(segment: Segment) -> str:
 
 
 def _value(segment: Segment) -> str:
-    log, model = (floats(segment[side]["value"]) for side in ("log", "model"))
+    log, model = (floats(segment[side]["value"]).copy() for side in ("log", "model"))
+    for values, ended in ((log, segment["log"]["ended"]), (model, segment["end"] == "terminated")):
+        values[-1] *= not ended  # behind an end there is nothing to come
     plans = []
     for t, plan in enumerate(segment["plans"]):
         ways = []
@@ -178,16 +195,21 @@ def _value(segment: Segment) -> str:
         plans.append(ways)
     every = [log, model, *(way for ways in plans for way in ways)]
     panel = _draw(segment, Axis.fit(every, "V of the state"), log, model, plans)
-    say = "Look for V to hold up along the imagined line; a plan goes straight to V where it ends or is cut."
+    say = (
+        "Look for V to hold up along the imagined line; a plan goes straight to V where it is cut, "
+        "to 0 where the episode ends."
+    )
     return panel.figure("What the states are worth", say)
 
 
 def _uncertainty(segment: Segment, kappa: float) -> str:
     log, model = (floats(segment[side]["uncertainty"]) / kappa for side in ("log", "model"))
     plans = [
-        [floats(way)[: _reach(plan, at) + 1] / kappa for at, way in enumerate(plan["uncertainty"])]
+        # the pair that was refused is shown; behind an end there was none
+        [floats(way)[: _reach(plan, at) + (not plan["ended"][at])] / kappa
+         for at, way in enumerate(plan["uncertainty"])]
         for plan in segment["plans"]
-    ]
+    ]  # fmt: skip
     top = max(1.5, 1.1 * float(np.nanmax(np.concatenate([log, model]))))
     panel = _draw(segment, Axis(0.0, min(top, 4.0), "uncertainty U / κ"), log, model, plans)
     panel.rule("κ", y=1.0)
@@ -206,4 +228,4 @@ def _dimension(segment: Segment, at: int) -> str:
     every = [log, model, *(way for ways in plans for way in ways)]
     panel = _draw(segment, Axis.fit(every, name), log, model, plans)
     say = "Imagination and log part most in dimensions like this: look for values that could be real."
-    return panel.figure(name[:1].upper() + name[1:], say)
+    return panel.figure(name, say)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipd.config import AugmentConfig, Config
+from ipd.data.episodes import SMALLEST_STD
 from ipd.planning.mpc import consider, plan_noise
 from ipd.runs import augmented
 from ipd.runs.context import Run, plain
@@ -71,7 +72,8 @@ def spread(told: Table, episode: int | None, count: int) -> list[Pick]:
     ranks = np.arange(len(order)) if episode is None else np.flatnonzero(told["episode"][order] == episode)
     if not len(ranks):
         where = "" if episode is None else f" from episode {episode}"
-        raise InputError(f"no imagined segment{where}; {len(order)} were kept, of other episodes")
+        kept = f"the {len(order)} that were kept are of other episodes" if len(order) else "none was kept"
+        raise InputError(f"no imagined segment{where}; {kept}")
     shown = ranks[np.linspace(0, len(ranks) - 1, min(count, len(ranks))).round().astype(int)]
     return [(int(order[rank]), f"gain number {rank + 1} of {len(order)}") for rank in shown]
 
@@ -220,7 +222,10 @@ def _told(
     length, scale, discount = stretch["length"], run.normaliser.reward_scale, run.config.value.discount
     log, model = stretch["log"], stretch["model"]
     apart = np.abs(model[0][: length + 1] - log[0][: length + 1]).max(axis=0)
-    shown = np.sort(np.argsort(-apart, kind="stable")[:DIMENSIONS])
+    # What never moves is divided by a floor, and an error of no size in it would lead the others.
+    still = (run.normaliser.observation_std <= SMALLEST_STD) & (np.ptp(log[0], axis=0) == 0)
+    order = np.argsort(-apart, kind="stable")
+    shown = np.sort(order[~still[order]][:DIMENSIONS])
     differ = np.abs(model[1][:length] - log[1][:length]).max(axis=0)
     acts = np.sort(np.argsort(-differ, kind="stable")[:DIMENSIONS])
 

@@ -51,7 +51,10 @@ class World:
     def __call__(
         self, observations: Float[np.ndarray, "rows obs"], actions: Float[np.ndarray, "rows act"]
     ) -> Imagined:
-        """What follows each pair: mean dynamics and reward of the members. Raises `ValueError` by shapes."""
+        """What follows each pair: mean dynamics and reward of the members. Raises `ValueError` by shapes.
+
+        Actions beyond the run's bounds count as the nearest within: U says nothing of how far beyond.
+        """
         bridge = self._normaliser
         _require_rows(bridge, observations, actions)
         said = self._predict(
