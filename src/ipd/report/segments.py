@@ -74,8 +74,8 @@ def _one(place: int, segment: Segment, kappa: float) -> str:
         f"{imagined} expected of the policy, {real} in the log"
     )
     buttons = "".join(
-        f'<label><input type="radio" name="segment-{place}" value="{t}"{" checked" * (t == 0)}>'
-        f"{t + 1}</label>"
+        f"<label{' class=stop' * (t == segment['length'])}>"
+        f'<input type="radio" name="segment-{place}" value="{t}"{" checked" * (t == 0)}>{t + 1}</label>'
         for t in range(_shown(segment))
     )
     end = ENDS[segment["end"]].format(length=segment["length"], of=segment["imagine_steps"])
@@ -156,7 +156,7 @@ def _draw(segment: Segment, y: Axis, log: Floats, model: Floats, plans: list[lis
             for at in order:
                 label = "plan taken" if at == best else "other plans"
                 xs = t + np.arange(len(ways[at]), dtype=np.float64)
-                panel.line(xs, ways[at], "purple" if at == best else "muted", label, dash=True)
+                panel.line(xs, ways[at], "purple" if at == best else "muted", label, dash=at != best)
     return panel
 
 
