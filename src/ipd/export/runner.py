@@ -42,7 +42,7 @@ class Runner:
         try:
             self._open(Path(folder))
         except Exception as error:  # of any library that reads the policy's file
-            text = f"{folder}: {error!r}; export the policy again"
+            text = f"{folder}: {type(error).__name__}: {error}; export the policy again"
             raise ValueError(str(error) if str(folder) in str(error) else text) from error
 
     def _open(self, folder: Path) -> None:
@@ -70,10 +70,9 @@ class Runner:
 
     def reset(self, last_action: ArrayLike | None = None) -> None:
         """Begin an episode. `last_action` (act,): the one in force now, from which the rate limit counts."""
-        count = len(self.action_names)
-        self._last = None if last_action is None else _numbers(last_action, count, "last_action")
-        self._memory = self.blank()
-        self._begun = False
+        size = self._bounds[0].size
+        self._last = None if last_action is None else _numbers(last_action, size, "last_action")
+        self._memory, self._begun = self.blank(), False
 
     def blank(self) -> Memory:
         """The memory before the first step of an episode."""
@@ -189,16 +188,14 @@ def _bytes(path: Path) -> bytes:
 def _contract(path: Path) -> dict[str, Any]:
     contract: dict[str, Any] = json.loads(_bytes(path))
     if contract.get("format") != FORMAT:
-        found = contract.get("format")
-        raise ValueError(f"{path}: format {found!r}, this runner reads {FORMAT}; use the runner.py beside it")
+        told = f"format {contract.get('format')!r}, this runner reads {FORMAT}"
+        raise ValueError(f"{path}: {told}; use the runner.py exported beside it")
     if contract["sha256"] != digest_of(contract):
         raise ValueError(f"{path}: damaged or edited, its sha256 is not that of its values; export it again")
-    code = path.with_name("runner.py")
-    plain = (
-        _bytes(code).replace(b"\r\n", b"\n") if code.exists() else None
-    )  # line ends change between systems
-    if plain is not None and hashlib.sha256(plain).hexdigest() != contract["runner_sha256"]:
-        raise ValueError(f"{code}: damaged or edited, its sha256 is not the one in contract.json")
+    code = path.with_name("runner.py")  # its line ends may have changed on the way to another system
+    plain = _bytes(code).replace(b"\r\n", b"\n") if code.exists() else b""
+    if plain and hashlib.sha256(plain).hexdigest() != contract["runner_sha256"]:
+        raise ValueError(f"{code}: damaged or edited, its sha256 is not the one in {path.name}")
     return contract
 
 

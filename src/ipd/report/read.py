@@ -76,7 +76,7 @@ def floats(values: Iterable[Any]) -> Floats:
 
 
 def stranger(run: Path) -> str:
-    """What is wrong with the first thing below a run that leads out of it or is no plain file; "" for nothing.
+    """What is wrong with the first thing below a run that leads out of it or is no plain file, or "".
 
     Reading a pipe would wait for ever, and writing through a link would change what is not the run's.
     """

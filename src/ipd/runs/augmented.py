@@ -93,7 +93,7 @@ class Writer:
 
 @contextmanager
 def opened(run: Run) -> Iterator[Any]:
-    """The file, to be read. Raises `InputError` or `DataError` where it is not what the augment stage left."""
+    """The file, to be read. Raises `InputError` or DataError where it is not what `augment` left."""
     path = run.folder / NAME
     run.verify(path, "augment")
     cure = f"restore it, or delete {run.stage_folder('augment')} and run the same `ipd train` again"

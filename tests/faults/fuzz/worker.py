@@ -16,6 +16,7 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -49,8 +50,8 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
             seen.append(f"open {args[0]!r} to write")
     elif event in WRITING:
         seen.extend(f"{event} {args[at]!r}" for at in WRITING[event] if _outside(args[at]))
-    elif event.startswith(FORBIDDEN) and not str(args[0]).startswith("tensorboardX"):  # its own queue
-        seen.append(f"{event} {args!r}"[:200])
+    elif event.startswith(FORBIDDEN) and threading.current_thread() is threading.main_thread():
+        seen.append(f"{event} {args!r}"[:200])  # the queue of tensorboardX's thread is its own
     elif event == "exec" and getattr(args[0], "co_filename", "").startswith(("<unknown", str(allowed[0]))):
         seen.append(f"exec {args[0]!r}")
 
@@ -92,7 +93,7 @@ def _verdict(target: Any, error: BaseException | None, said: str) -> tuple[str, 
     chain: list[BaseException] = [error]
     while chain[-1].__cause__ or chain[-1].__context__:
         chain.append(chain[-1].__cause__ or chain[-1].__context__)  # type: ignore[arg-type]
-    if any(isinstance(each, MemoryError) for each in chain):
+    if target.specimen and any(isinstance(each, MemoryError) for each in chain):
         return "fault", f"out of memory: {text}"
     if "export-" in target.specimen:
         good = isinstance(error, ValueError) and type(error) is ValueError and target.specimen in str(error)
