@@ -104,10 +104,12 @@ def _require_shapes(found: Found) -> None:
             raise found.error(f"holds {dtype}, not numbers", key, cure="store it as float32")
         if 0 in shape:
             raise found.error(f"zero episodes (shape {shape})", key, cure="record at least one step")
+        if found.stored is not None:
+            require_size(found.stored, 4 * math.prod(shape), shape, found.source, key)
     if found.stored is not None:
         cells = {key: math.prod(entry.shape) for key, entry in entries.items()}
         most = max(cells, key=cells.__getitem__)
-        size = 4 * sum(cells.values())  # float32
+        size = 4 * sum(cells.values())  # float32; each alone may be possible, all of them not
         require_size(found.stored, size, entries[most].shape, found.source, most)
     size = entries["observations"].shape[1]
     for key in ("next_observations", "final_observations"):

@@ -188,6 +188,11 @@ class Run:
         task = None if self.task is None else (self.task.id, self.task.versions)
         return content_hash(stage, settings, inputs, *shared, task, code_digest(stage, code))
 
+    def made(self, stage: str) -> str | None:
+        """The fingerprint of a finished stage; None of another."""
+        done = self.stage_folder(stage) / "done.json"
+        return str(files.read_object(done).get("fingerprint")) if done.exists() else None
+
     def finish(self, stage: str, fingerprint: str, work: Callable[[], dict[str, Any]]) -> str:
         """Does `work` unless it is done already, here or in the run to re-use; its result is the summary.
 
@@ -196,7 +201,7 @@ class Run:
         """
         folder = self.stage_folder(stage)
         done = folder / "done.json"
-        made = str(files.read_object(done).get("fingerprint")) if done.exists() else None
+        made = self.made(stage)
         if made is not None and (made == fingerprint or (self.trusted and stage not in (*JUDGING, "judge"))):
             self.progress.say(f"{stage}: done before")
             return made

@@ -33,6 +33,8 @@ def results(cases: Sequence[dict[str, Any]], specimens: Path, scratch: Path) -> 
         if line:
             yield json.loads(line)
             continue
+        if ready:
+            worker.wait(30)
         worker.kill()
         code = worker.wait()
         worker = None
