@@ -180,11 +180,13 @@ def test_zeros_that_would_unpack_to_gigabytes_are_refused(
             shape = (10**8, width) if width else (10**8,)
             file.create_dataset(key, shape, "i1", chunks=(1_000, width) if width else (1_000,))
     refused(path, "observations", says="cannot hold")
-    with zipfile.ZipFile(tmp_path / "long.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("observations.npy", "w") as member:  # a header of so many bytes
-            member.write(b"\x93NUMPY\x02\x00" + (2**30).to_bytes(4, "little"))
-            for _ in range(9):
-                member.write(b" " * 2**26)
+    with (
+        zipfile.ZipFile(tmp_path / "long.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("observations.npy", "w") as member,
+    ):  # a header of so many bytes
+        member.write(b"\x93NUMPY\x02\x00" + (2**30).to_bytes(4, "little"))
+        for _ in range(9):
+            member.write(b" " * 2**26)
     refused(str(tmp_path / "long.npz"), "observations", says="cannot hold")
 
 

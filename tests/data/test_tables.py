@@ -287,7 +287,7 @@ def test_arrays_in_python_are_cut_and_refused_alike(arrays: Arrays, full: Episod
         with pytest.raises(DataError) as caught:
             Episodes.from_arrays(*wrong)
         assert (caught.value.key, caught.value.row) == (key, 5)
-    with pytest.raises(DataError, match="rewards.*is no array"):
+    with pytest.raises(DataError, match=r"rewards.*is no array"):
         Episodes.from_arrays(*given[:2], [[0.0] * (i % 3) for i in range(12)], *given[3:])
     with pytest.raises(DataError, match="does not fit into memory"):
         Episodes.from_arrays(np.broadcast_to(np.float32(0), (12, 2**45)), *given[1:])

@@ -10,13 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .specimens import FORMATS, arrays
-from .wrong_arrays import BOMB, HDF5, NPZ, NPZ_BOMB, PARQUET, PARQUET_BOMB, odd
+from .wrong_archives import NPZ, NPZ_BOMB, PARQUET, PARQUET_BOMB
+from .wrong_arrays import BOMB, HDF5, odd
 from .wrong_files import CSV, FILE, HOSTILE, TREE, VALUES, YAML, Change
 
 Read = Callable[[Path, random.Random], Any]
 BY_SUFFIX: dict[str, Mapping[str, Change]] = {
-    ".hdf5": HDF5, ".npz": NPZ, ".parquet": PARQUET, ".csv": CSV, ".json": TREE, ".jsonl": TREE, ".yaml": YAML,
-}  # fmt: skip
+    ".hdf5": HDF5,
+    ".npz": NPZ,
+    ".parquet": PARQUET,
+    ".csv": CSV,
+    ".json": TREE,
+    ".jsonl": TREE,
+    ".yaml": YAML,
+}
 BOMBS: dict[str, Mapping[str, Change]] = {".hdf5": BOMB, ".npz": NPZ_BOMB, ".parquet": PARQUET_BOMB}
 
 
@@ -42,8 +49,11 @@ def _named(path: Path, draw: random.Random) -> None:
     """Names instead of files."""
     from ipd.data.sources import load
 
-    load(draw.choice(["bundled:", "minari:", "", str(path) + "/", "minari:../"]) + draw.choice([*HOSTILE, "/dev/zero", ".hdf5"]),
-         columns=draw.choice([None, "/dev/zero", "absent.yaml"]))  # fmt: skip
+    load(
+        draw.choice(["bundled:", "minari:", "", str(path) + "/", "minari:../"])
+        + draw.choice([*HOSTILE, "/dev/zero", ".hdf5"]),
+        columns=draw.choice([None, "/dev/zero", "absent.yaml"]),
+    )
 
 
 def _arrays(path: Path, draw: random.Random) -> None:
@@ -118,13 +128,50 @@ TARGETS: dict[str, Target] = {
     "names": Target("", _named, 10),
     "arrays": Target("", _arrays, 20),
     "report": Target("run", _command("report", "PATH"), 80, ("*.json", "*.jsonl", "*.yaml", "*.csv")),
-    "report (many)": Target("sweep", _command("report", "PATH"), 30, ("**/*.json", "**/*.jsonl", "**/*.yaml", "**/*.csv")),
+    "report (many)": Target(
+        "sweep", _command("report", "PATH"), 30, ("**/*.json", "**/*.jsonl", "**/*.yaml", "**/*.csv")
+    ),
     "log": Target("run", _command("log", "PATH", "--out", "PATH/log"), 15, ("*.jsonl", "*.csv", "*.yaml")),
-    "sweep": Target("sweep", _command("sweep", "table1", "--out", "PATH", "--preset", "tiny", "--dry-run", "--tasks",
-                    "hopper-medium-replay", "--algos", "ipd"), 15, ("*.json", "**/seeds-0-1.json", "**/config.yaml", "**/done.json", "**/timing.jsonl")),
-    "sweep (data)": Target("root", _command("sweep", "table1", "--out", "PATH/out", "--data-root", "PATH", "--preset", "tiny",
-                           "--dry-run", "--tasks", "hopper-medium-replay", "--algos", "ipd"), 5),
-    "load": Target("run", _acting, 40, ("*.json", "*.yaml", "stages/value/*", "stages/refit/*", "stages/policy/*")),
+    "sweep": Target(
+        "sweep",
+        _command(
+            "sweep",
+            "table1",
+            "--out",
+            "PATH",
+            "--preset",
+            "tiny",
+            "--dry-run",
+            "--tasks",
+            "hopper-medium-replay",
+            "--algos",
+            "ipd",
+        ),
+        15,
+        ("*.json", "**/seeds-0-1.json", "**/config.yaml", "**/done.json", "**/timing.jsonl"),
+    ),
+    "sweep (data)": Target(
+        "root",
+        _command(
+            "sweep",
+            "table1",
+            "--out",
+            "PATH/out",
+            "--data-root",
+            "PATH",
+            "--preset",
+            "tiny",
+            "--dry-run",
+            "--tasks",
+            "hopper-medium-replay",
+            "--algos",
+            "ipd",
+        ),
+        5,
+    ),
+    "load": Target(
+        "run", _acting, 40, ("*.json", "*.yaml", "stages/value/*", "stages/refit/*", "stages/policy/*")
+    ),
     "load_world": Target("run", _world, 15, ("*.json", "*.yaml", "stages/world/*")),
     "load_values": Target("run", _values, 15, ("*.json", "*.yaml", "stages/value/*", "stages/refit/*")),
     "evaluate": Target("run", _command("evaluate", "PATH", "--episodes", "1"), 8),
@@ -132,9 +179,11 @@ TARGETS: dict[str, Target] = {
     "judge": Target("run", _command("judge", "PATH"), 5),
     "view": Target("run", _command("view", "PATH", "--count", "2"), 8),
     "export": Target("run", _command("export", "PATH", "--format", "safetensors", "--to", "PATH/made"), 8),
-    **{f"runner ({kind})": Target(f"export-{kind}", _runner, weight)
-       for kind, weight in zip(FORMATS, (30, 40, 10), strict=True)},
-}  # fmt: skip
+    **{
+        f"runner ({kind})": Target(f"export-{kind}", _runner, weight)
+        for kind, weight in zip(FORMATS, (30, 40, 10), strict=True)
+    },
+}
 SLOW = (
     "load",
     "load_world",

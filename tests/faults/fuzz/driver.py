@@ -22,9 +22,12 @@ def results(cases: Sequence[dict[str, Any]], specimens: Path, scratch: Path) -> 
     for case in cases:
         if worker is None:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "faults.fuzz.worker", str(specimens), str(scratch)], cwd=ROOT / "tests",
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
+                [sys.executable, "-m", "faults.fuzz.worker", str(specimens), str(scratch)],
+                cwd=ROOT / "tests",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"},
+            )
         assert worker.stdin and worker.stdout
         worker.stdin.write((json.dumps(case) + "\n").encode())
         worker.stdin.flush()
@@ -36,9 +39,8 @@ def results(cases: Sequence[dict[str, Any]], specimens: Path, scratch: Path) -> 
         if ready:
             worker.wait(30)
         worker.kill()
-        code = worker.wait()
-        worker = None
+        worker.communicate()
+        code, worker = worker.returncode, None
         yield case | {"end": "fault", "more": f"the worker died with {code}" if ready else "no answer"}
     if worker is not None:
-        worker.stdin.close()  # type: ignore[union-attr]
-        worker.wait(30)
+        worker.communicate(timeout=30)

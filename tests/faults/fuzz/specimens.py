@@ -77,8 +77,10 @@ def _lerobot(folder: Path, version: str) -> None:
     whole = pyarrow.table(table)
     (folder / "meta").mkdir(parents=True)
     (folder / "data" / "chunk-000").mkdir(parents=True)
-    features = {"observation.state": {"dtype": "float32", "shape": [OBSERVATION], "names": ["a", "b", "c", "d", "e"]},
-                "action": {"dtype": "float32", "shape": [ACTION], "names": {"motors": ["x", "y", "z"]}}}  # fmt: skip
+    features = {
+        "observation.state": {"dtype": "float32", "shape": [OBSERVATION], "names": ["a", "b", "c", "d", "e"]},
+        "action": {"dtype": "float32", "shape": [ACTION], "names": {"motors": ["x", "y", "z"]}},
+    }
     told = {"codebase_version": version, "total_frames": STEPS, "features": features}
     (folder / "meta" / "info.json").write_text(json.dumps(told))
     parts = [("file-000", whole)]

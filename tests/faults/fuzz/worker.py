@@ -23,10 +23,30 @@ from pathlib import Path
 from typing import Any
 
 SECONDS, BYTES = 10.0, 2 * 2**30
-WRITING = {"os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,), "os.link": (1,), "os.symlink": (1,),
-           "os.truncate": (0,), "os.chmod": (0,), "shutil.rmtree": (0,), "shutil.move": (0, 1)}  # fmt: skip
-FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn",
-             "socket.connect", "pickle.find_class", "ctypes.dlsym")  # fmt: skip
+WRITING = {
+    "os.rename": (0, 1),
+    "os.remove": (0,),
+    "os.mkdir": (0,),
+    "os.rmdir": (0,),
+    "os.link": (1,),
+    "os.symlink": (1,),
+    "os.truncate": (0,),
+    "os.chmod": (0,),
+    "shutil.rmtree": (0,),
+    "shutil.move": (0, 1),
+}
+FORBIDDEN = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "os.forkpty",
+    "pty.spawn",
+    "socket.connect",
+    "pickle.find_class",
+    "ctypes.dlsym",
+)
 
 seen: list[str] = []
 allowed: list[str] = []
@@ -156,8 +176,14 @@ def run(case: dict[str, Any], specimens: Path, scratch: Path, spoiled: bool = Tr
     page = path / "report.html"
     if path.is_dir() and spoiled and page.is_file() and "<script>ipdfuzz" in page.read_text(errors="replace"):
         kind, more = "fault", "a script in the page"
-    return case | {"mutation": done, "end": kind, "more": more[:500], "seconds": time.process_time() - started,
-                   "peak": _peak(), "floor": floor}  # fmt: skip
+    return case | {
+        "mutation": done,
+        "end": kind,
+        "more": more[:500],
+        "seconds": time.process_time() - started,
+        "peak": _peak(),
+        "floor": floor,
+    }
 
 
 def main() -> None:

@@ -15,8 +15,25 @@ from typing import Any
 
 Change = Callable[[random.Random, Path, Path], None]
 SCRIPT = "<script>ipdfuzz()</script>"
-HOSTILE = ["", " ", "..", "../../../outside/x", "/outside/x", "a\nb", "a\x1b[2Jb", "a\x00b", "\u202etxt", SCRIPT,
-           "{0.__class__}", "%s%n", "__import__('os').system('id')", "é" * 300, "x" * 100_000, "step-x", "=1+1"]  # fmt: skip
+HOSTILE = [
+    "",
+    " ",
+    "..",
+    "../../../outside/x",
+    "/outside/x",
+    "a\nb",
+    "a\x1b[2Jb",
+    "a\x00b",
+    "\u202etxt",
+    SCRIPT,
+    "{0.__class__}",
+    "%s%n",
+    "__import__('os').system('id')",
+    "é" * 300,
+    "x" * 100_000,
+    "step-x",
+    "=1+1",
+]
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, -(2**63), 10**30, 0.0, -0.0, 1e308, 1e-308, 1.5),
     *(
@@ -171,8 +188,10 @@ TREE: dict[str, Change] = {
     "values changed": _tree,
     "nested deeply": _text(lambda draw: draw.choice(['{"a":', "["]) * draw.choice([900, 5_000, 100_000])),
     "number of many digits": _text(lambda draw: '{"format": ' + "9" * 10_000 + "}"),
-    "another encoding": _text(lambda draw: draw.choice(['{"é": 1}'.encode("latin-1"), '{"a": 1}'.encode("utf-16")])),
-}  # fmt: skip
+    "another encoding": _text(
+        lambda draw: draw.choice(['{"é": 1}'.encode("latin-1"), '{"a": 1}'.encode("utf-16")])
+    ),
+}
 YAML: dict[str, Change] = TREE | {
     "billion laughs": _text(_laughs),
     "python tag": _text(lambda draw: "data: !!python/object/apply:os.system ['touch outside']\n"),
