@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import yaml
+
 from ipd.baseline_config import (
     CQLConfig,
     DDConfig,
@@ -265,6 +267,26 @@ def trimmed(config: Config) -> Config:
     read = {"preset", "algo", *sections(config.algo)}
     plain: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(config) if f.name not in read}
     return dataclasses.replace(config, **plain)
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without references, with which ten lines can stand for ten thousand million values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it refers to parts of itself (&name, *name); write them out")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str) -> Any:
+    """What `text` says, as plain values. Raises `yaml.YAMLError`, and no other error, where it is no YAML."""
+    loader = _Plain(text)
+    try:
+        return loader.get_single_data()
+    except (ValueError, RecursionError, OverflowError) as error:
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+    finally:
+        loader.dispose()
 
 
 def content_hash(*parts: Any) -> str:

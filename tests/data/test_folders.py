@@ -195,3 +195,28 @@ def test_minari_that_cannot_be_used(tmp_path: Path, arrays: Arrays) -> None:
     (folder / "data" / "main_data.hdf5").write_bytes(b"")
     (folder / "data" / "metadata.json").write_text('{"data_format": "hdf5"}')
     refused(str(folder), None, "damaged")
+
+
+def test_minari_whose_arrays_are_elsewhere_or_in_a_maze(tmp_path: Path, arrays: Arrays) -> None:
+    with h5py.File(tmp_path / "other.hdf5", "w") as other:
+        other["x"] = arrays["rewards"][4:7]
+    path = minari(tmp_path, arrays) / "data" / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        del file["episode_1/rewards"]
+        file["episode_1/rewards"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/x")
+    refused(str(path.parent), "episode_1/rewards", "link to elsewhere")
+    with h5py.File(path, "a") as file:
+        del file["episode_1/rewards"]
+        file.create_dataset("episode_1/rewards", (3,), "f4", external=[(str(tmp_path / "other.hdf5"), 0, 12)])
+    refused(str(path.parent), "episode_1/rewards", "another file")
+    with h5py.File(path, "a") as file:
+        del file["episode_1/rewards"]
+        file["episode_1/rewards"] = arrays["rewards"][4:7]
+        load(str(path.parent))
+        group = file["episode_0/observations"]
+        for _ in range(40):  # 2^40 ways to the end
+            below = group.create_group("b")
+            group["c"] = group = below
+    refused(str(path.parent), "observations", "groups inside each other")
+    (path.parent / "metadata.json").write_text("[1]")
+    refused(str(path.parent), None, "damaged")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +169,51 @@ def test_a_chunk_larger_than_the_file_is_refused(arrays: Arrays, write: Write) -
     with h5py.File(path, "a") as file:
         file.create_dataset("rewards", (12,), "f4", maxshape=(None,), chunks=(2**29,), compression="gzip")
     refused(path, "rewards", says="cannot hold")
+
+
+def test_zeros_that_would_unpack_to_gigabytes_are_refused(
+    arrays: Arrays, write: Write, tmp_path: Path
+) -> None:
+    path = write({"rewards": arrays["rewards"]})
+    with h5py.File(path, "w") as file:  # each array alone might be there, packed as no data are
+        for key, width in {"observations": 2, "actions": 1, "rewards": 0, "terminals": 0}.items():
+            shape = (10**8, width) if width else (10**8,)
+            file.create_dataset(key, shape, "i1", chunks=(1_000, width) if width else (1_000,))
+    refused(path, "observations", says="cannot hold")
+    with (
+        zipfile.ZipFile(tmp_path / "long.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("observations.npy", "w") as member,
+    ):  # a header of so many bytes
+        member.write(b"\x93NUMPY\x02\x00" + (2**30).to_bytes(4, "little"))
+        for _ in range(9):
+            member.write(b" " * 2**26)
+    refused(str(tmp_path / "long.npz"), "observations", says="cannot hold")
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("data.hdf5", "data.npz", "data.csv", "data.parquet"):
+        os.mkfifo(tmp_path / name)
+        refused(str(tmp_path / name), says="no plain file")
+
+
+def test_a_message_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(str(tmp_path / ("a\x1b[2Jb\n\u202ec" + "x" * 10_000)))
+    assert (
+        str(caught.value).isprintable()
+        and "a\\x1b[2Jb" in str(caught.value)
+        and len(str(caught.value)) < 1_100
+    )
+
+
+def test_damage_inside_a_packed_member(arrays: Arrays, tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    whole = path.read_bytes()
+    for at in range(60, 400, 20):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with contextlib.suppress(DataError):
+            load(str(path))
 
 
 def test_data_kept_elsewhere_are_refused(arrays: Arrays, write: Write, tmp_path: Path) -> None:

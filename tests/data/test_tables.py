@@ -166,9 +166,34 @@ def test_maps_that_do_not_fit_are_refused(tmp_path: Path, table: Columns) -> Non
     ):
         given.write_text(yaml.safe_dump(sound | change))
         refused(path, key, None, says, str(given))
-    given.write_text("[")
-    refused(path, None, None, "no map", str(given))
+    laughs = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 10)}]\n" for i in range(10))
+    for text in (
+        "[",
+        laughs + "observations: *a9",
+        "reward: 2020-13-99",
+        "[" * 50_000,
+        "a: !!python/name:os.system",
+    ):
+        given.write_text(text)
+        refused(path, None, None, "no map", str(given))
     refused(path, None, None, "no map", str(tmp_path / "absent.yaml"))
+
+
+def test_a_hundred_thousand_columns_are_read_in_their_own_time(tmp_path: Path) -> None:
+    names = [*(f"obs_{i}" for i in range(100_000)), "act_x", "reward", "terminated"]
+    (tmp_path / "wide.csv").write_text("\n".join([",".join(names), *[",".join(["1"] * len(names))] * 2]))
+    assert load(str(tmp_path / "wide.csv")).observation_size == 100_000
+
+
+def test_rows_that_a_dictionary_packs_into_nothing_are_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    rows = pa.table(dict.fromkeys(("obs_x", "act_x", "reward", "terminated"), np.zeros(2**21, np.int8)))
+    with pq.ParquetWriter(tmp_path / "packed.parquet", rows.schema) as writer:
+        for _ in range(20):
+            writer.write_table(rows)
+    refused(str(tmp_path / "packed.parquet"), "observations", None, "cannot hold")
 
 
 def test_a_map_is_refused_for_what_is_no_table(arrays: Arrays, write: Write, tmp_path: Path) -> None:
@@ -265,6 +290,10 @@ def test_arrays_in_python_are_cut_and_refused_alike(arrays: Arrays, full: Episod
         with pytest.raises(DataError) as caught:
             Episodes.from_arrays(*wrong)
         assert (caught.value.key, caught.value.row) == (key, 5)
+    with pytest.raises(DataError, match=r"rewards.*is no array"):
+        Episodes.from_arrays(*given[:2], [[0.0] * (i % 3) for i in range(12)], *given[3:])
+    with pytest.raises(DataError, match="does not fit into memory"):
+        Episodes.from_arrays(np.broadcast_to(np.float32(0), (12, 2**45)), *given[1:])
     with pytest.raises(DataError, match="3 dimensions and 1 names"):
         Episodes.from_arrays(*given, observation_names=["speed"])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ipd.export.runner import Runner
+from ipd.export.runner import Runner, digest_of
 
 from .conftest import NORMALISER, SEEN, Exported, plain, sequence
 
@@ -41,7 +41,7 @@ def test_a_contract_of_something_else_is_refused(exported: Exported, tmp_path: P
     written = json.loads(path.read_text())
 
     def refused(contract: dict, match: str) -> None:
-        path.write_text(json.dumps(contract))
+        path.write_text(json.dumps(contract | {"sha256": digest_of(contract)}))
         with pytest.raises(ValueError, match=match):
             Runner(path.parent)
 
@@ -52,11 +52,25 @@ def test_a_contract_of_something_else_is_refused(exported: Exported, tmp_path: P
     refused(written | {"action": action}, r"action.low has shape \(3,\), expected \(2,\)")
     bad = {"do": "ignore", "means": ""}
     refused(written | {"on_bad_observation": bad}, "'ignore': not refuse, hold or clip")
-    refused({key: each for key, each in written.items() if key != "limits"}, "has no 'limits'")
+    refused(
+        {key: each for key, each in written.items() if key != "limits"},
+        "out-onnx: KeyError: 'limits'; export",
+    )
     refused(written | {"limits": written["limits"] | {"low": [np.nan, 0, 0]}}, "limits.low is .* be finite")
     refused(written | {"policy": written["policy"] | {"format": "torch"}}, "'torch', known are onnx")
-    path.write_text("{")
-    with pytest.raises(ValueError, match="cannot be read"):
+    for text, match in (
+        ("{", "out-onnx: JSONDecodeError"),
+        (json.dumps(written | {"task": "other"}), "edited, its sha256"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=match):
+            Runner(path.parent)
+    path.write_text(json.dumps(written))
+    code = path.with_name("runner.py")
+    code.write_bytes(code.read_bytes().replace(b"\n", b"\r\n"))  # git does so on some systems
+    Runner(path.parent)
+    code.write_text(code.read_text() + " ")
+    with pytest.raises(ValueError, match=r"runner.py: damaged or edited"):
         Runner(path.parent)
 
 

@@ -67,8 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        from ipd.data.errors import one_line
+
         code, line = _verdict(error)
-        print(f"ipd {words[0]}: {' '.join(line.split())}", file=sys.stderr)
+        print(f"ipd {words[0]}: {one_line(line)}", file=sys.stderr)
         return code
 
 

@@ -42,7 +42,8 @@ def main(argv: list[str]) -> int:
 
 def print_table(run: Path, page: Path) -> None:
     """The result of a run as a small table, and where its page is."""
-    from ipd.report import tables
+    from ipd.report import read, tables
 
-    say(tables.format_table(tables.final_table(run)))
+    with read.understood(run):
+        say(tables.format_table(tables.final_table(run)))
     say(f"page: {page}")

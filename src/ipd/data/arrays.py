@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from ipd.data.assembly import NEEDED, OPTIONAL, Entry, Found, require_size
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
+from ipd.data.hdf5 import array
 
 NAMES = ("observation_names", "action_names")
 """Attributes of an HDF5 file: JSON lists of text."""
@@ -25,19 +25,7 @@ def read_hdf5(path: Path, source: str, task: str | None, storage: Storage | None
     import h5py
 
     def entry(file: h5py.File, key: str) -> Entry:
-        cure = "copy the data itself into the file"
-        if not isinstance(file.get(key, getlink=True), h5py.HardLink):
-            raise DataError("is a link to elsewhere", file=source, key=key, cure=cure)
-        dataset = file[key]
-        if not isinstance(dataset, h5py.Dataset):
-            raise DataError(
-                "is not an array", file=source, key=key, cure="store the arrays at the top of the file"
-            )
-        if dataset.is_virtual or dataset.external:
-            raise DataError("keeps its values in another file", file=source, key=key, cure=cure)
-        # A chunk is unpacked whole, so its declared size counts too.
-        chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
-        require_size(path, chunk, dataset.chunks or (1,), source, key)
+        dataset = array(file, key, source)
         return Entry(dataset.shape or (), dataset.dtype, lambda rows: np.asarray(dataset[rows]))
 
     with h5py.File(path, "r") as file:
@@ -45,13 +33,19 @@ def read_hdf5(path: Path, source: str, task: str | None, storage: Storage | None
         own = file.attrs.get("task")
         task = task or (own if isinstance(own, str) else None)
         named, named_actions = (_names(file, key, source) for key in NAMES)
-        return Episodes.from_found(Found(entries, source, task, path, named, named_actions), storage)
+        found = Found(entries, source, task, path.stat().st_size, named, named_actions)
+        return Episodes.from_found(found, storage)
 
 
 def read_npz(path: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:
     """An archive of arrays under D4RL's keys."""
 
+    stored = path.stat().st_size
+
     def entry(archive: zipfile.ZipFile, key: str) -> Entry:
+        # a header may claim any length, and no more than this is unpacked
+        size = archive.getinfo(f"{key}.npy").file_size
+        require_size(stored, size, (size,), source, key)
         with archive.open(f"{key}.npy") as member:
             version = np.lib.format.read_magic(member)
             header = (
@@ -71,7 +65,7 @@ def read_npz(path: Path, source: str, task: str | None, storage: Storage | None)
     with zipfile.ZipFile(path) as archive:
         present = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
         entries = {key: entry(archive, key) for key in (*NEEDED, *OPTIONAL) if key in present}
-        return Episodes.from_found(Found(entries, source, task, path), storage)
+        return Episodes.from_found(Found(entries, source, task, stored), storage)
 
 
 def _names(file: Any, key: str, source: str) -> list[str]:
@@ -80,6 +74,6 @@ def _names(file: Any, key: str, source: str) -> list[str]:
         names = json.loads(text)
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return names
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         pass
     raise DataError(f"is {text!r}, no JSON list of names", file=source, key=key, cure="mend the attribute")

@@ -31,10 +31,10 @@ from ipd.data.errors import DataError
 NEEDED = ("observations", "actions", "rewards")
 OPTIONAL = ("terminals", "timeouts", "next_observations", "lengths", "final_observations", "unlogged_next")
 MATRICES = ("observations", "actions", "next_observations", "final_observations")
-SIZE_FREE = 64 * 2**20
-"""Bytes an array may take whatever the size of its file."""
-DEFLATE_LIMIT = 1_032
-"""Deflate packs at most this much; an array that claims more is not in the file."""
+SIZE_FREE = 2**29
+"""Bytes that a set may take in memory whatever the size of its files."""
+PACKED_MOST = 100
+"""A larger set is believed to be packed this much: deflate reaches 1,032 with nothing but zeros."""
 
 
 class Entry(NamedTuple):
@@ -54,8 +54,8 @@ class Found(NamedTuple):
     source: str
     """As the user named it."""
     task: str | None = None
-    file: Path | None = None
-    """The file whose size bounds what can be in it."""
+    stored: int | None = None
+    """Bytes of its files, which bound what can be in it."""
     observation_names: Sequence[str] = ()
     action_names: Sequence[str] = ()
     keys: Mapping[str, str] = {}
@@ -76,13 +76,12 @@ class Found(NamedTuple):
 EVERY = slice(None)
 
 
-def require_size(path: Path, size: int, shape: tuple[int, ...], source: str, key: str) -> None:
-    """Raises DataError where ``shape``, of ``size`` bytes, cannot be in a file as small as ``path``."""
-    if size > max(SIZE_FREE, DEFLATE_LIMIT * path.stat().st_size):
-        message = (
-            f"claims shape {shape}, {size:,} bytes, which a file of {path.stat().st_size:,} bytes cannot hold"
-        )
-        raise DataError(message, file=source, key=key, cure="the file is damaged; fetch it again")
+def require_size(stored: int, size: int, shape: tuple[int, ...], source: str, key: str) -> None:
+    """Raises DataError where ``shape``, part of ``size`` bytes, is not believed to be in ``stored`` bytes."""
+    if size > max(SIZE_FREE, PACKED_MOST * stored):
+        message = f"claims shape {shape}, of {size:,} bytes in all, which {stored:,} bytes cannot hold"
+        cure = f"the file is damaged; or, if packed over {PACKED_MOST} times, store it with less compression"
+        raise DataError(message, file=source, key=key, cure=cure)
 
 
 def _require_shapes(found: Found) -> None:
@@ -105,8 +104,13 @@ def _require_shapes(found: Found) -> None:
             raise found.error(f"holds {dtype}, not numbers", key, cure="store it as float32")
         if 0 in shape:
             raise found.error(f"zero episodes (shape {shape})", key, cure="record at least one step")
-        if found.file:
-            require_size(found.file, math.prod(shape) * max(dtype.itemsize, 4), shape, found.source, key)
+        if found.stored is not None:
+            require_size(found.stored, 4 * math.prod(shape), shape, found.source, key)
+    if found.stored is not None:
+        cells = {key: math.prod(entry.shape) for key, entry in entries.items()}
+        most = max(cells, key=cells.__getitem__)
+        size = 4 * sum(cells.values())  # float32; each alone may be possible, all of them not
+        require_size(found.stored, size, entries[most].shape, found.source, most)
     size = entries["observations"].shape[1]
     for key in ("next_observations", "final_observations"):
         if key in entries and entries[key].shape[1] != size:
@@ -273,10 +277,16 @@ def found_in(
 ) -> Found:
     """Arrays in memory, by D4RL's keys; ``names`` are of the observation's and of the action's dimensions."""
 
-    def entry(values: npt.ArrayLike) -> Entry:
-        array = np.asarray(values)
+    def entry(key: str, values: npt.ArrayLike) -> Entry:
+        try:
+            array = np.asarray(values)
+        except ValueError as error:  # rows of different lengths
+            cure = "give one number, or one row of as many numbers, a step"
+            raise DataError(
+                f"is no array ({error})", file="arrays", key=keys.get(key, key), cure=cure
+            ) from error
         return Entry(array.shape, array.dtype, lambda rows: array[rows])
 
-    entries = {key: entry(values) for key, values in arrays.items()}
     keys = {"terminals": "terminated", "timeouts": "truncated"}
+    entries = {key: entry(key, values) for key, values in arrays.items()}
     return Found(entries, "arrays", task, None, *names, keys=keys)

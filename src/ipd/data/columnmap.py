@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ipd.config import read_yaml
 from ipd.data.episodes import DataError
 
 PREFIXES = {
@@ -70,7 +72,9 @@ def read_map(path: Path) -> ColumnMap:
     file = str(path)
     cure = "a map has observations, actions (lists of columns) and reward (a column)"
     try:
-        values = yaml.safe_load(path.read_text())
+        if path.exists() and not path.is_file():
+            raise OSError("not a plain file")
+        values = read_yaml(path.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise DataError(f"no map of columns ({error})", file=file, cure=cure) from error
     if not isinstance(values, dict):
@@ -101,12 +105,13 @@ def read_map(path: Path) -> ColumnMap:
 def require_columns(columns: ColumnMap, present: Sequence[str], source: str) -> None:
     """Raises DataError where a column is missing, there twice, or used as two things."""
     used = columns.used()
+    there, uses = Counter(present), Counter(used)  # of tables with 100,000 columns, too
     for name in used:
-        if present.count(name) != 1:
-            wrong = "is no column" if name not in present else "is the name of two columns"
+        if there[name] != 1:
+            wrong = "is no column" if name not in there else "is the name of two columns"
             cure = f"there are {', '.join(present[:12])}" + (" and more" if len(present) > 12 else "")
             raise DataError(wrong, file=source, key=name, cure=cure)
-        if used.count(name) > 1:
+        if uses[name] > 1:
             raise DataError("is used twice", file=source, key=name, cure="name each column once in the map")
 
 

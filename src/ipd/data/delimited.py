@@ -64,13 +64,14 @@ def _filled(
     """The columns in use as numbers; an episode's label becomes its number in order of appearance."""
     used = chosen.used()
     places = {name: number for number, name in enumerate(used)}
+    columns = {name: number for number, name in enumerate(present)}
     values = column((rows, len(used)), np.float64, disk)
     known: dict[str, int] = {}
     next(lines)
     for start in range(0, rows, BLOCK):
         block = list(islice(lines, BLOCK))
         for name, place in places.items():
-            at = present.index(name)
+            at = columns[name]
             text = [fields[at] for fields in block]
             if name == chosen.episode:
                 values[start : start + len(text), place] = [

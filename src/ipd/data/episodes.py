@@ -109,7 +109,11 @@ class Episodes:
     @classmethod
     def from_found(cls, found: Found, storage: Storage | None = None) -> Episodes:
         """What a reader found in a source. Raises DataError where it does not fit together."""
-        return cls(**assemble(found, storage))
+        try:
+            return cls(**assemble(found, storage))
+        except MemoryError as error:
+            cure = "take fewer episodes, or, in a run, keep the set on disk (--stream.above-steps)"
+            raise DataError(f"does not fit into memory ({error})", file=found.source, cure=cure) from error
 
     @property
     def num_steps(self) -> int:

@@ -15,8 +15,11 @@ import numpy.typing as npt
 from ipd.data.assembly import Entry, Found
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
+from ipd.data.hdf5 import array, member
 
 MAIN, METADATA = "main_data.hdf5", "metadata.json"
+DEEPEST = 8
+"""Groups inside each other in a space."""
 
 
 class Leaf(NamedTuple):
@@ -68,7 +71,7 @@ def read_minari(folder: Path, source: str, task: str | None, storage: Storage | 
         )
         if not groups:
             raise DataError("zero episodes", file=source, cure="record at least one step")
-        lengths = np.array([len(file[f"{name}/rewards"]) for name in groups], np.int64)
+        lengths = np.array([len(array(file, f"{name}/rewards", source)) for name in groups], np.int64)
         if not lengths.all():
             name = groups[int(np.flatnonzero(lengths == 0)[0])]
             raise DataError("has no step", file=source, key=name, cure="leave the episode out")
@@ -83,7 +86,8 @@ def read_minari(folder: Path, source: str, task: str | None, storage: Storage | 
         entries["lengths"] = Entry(lengths.shape, lengths.dtype, lambda rows: lengths[rows])
         names = [about.get(f"{key[:-1]}_names") or _names(leaves[key]) for key in ("observations", "actions")]
         keys = {"terminals": "terminations", "timeouts": "truncations"}
-        found = Found(entries, source, task or _task(about), None, names[0], names[1], keys)
+        stored = (data / MAIN).stat().st_size
+        found = Found(entries, source, task or _task(about), stored, names[0], names[1], keys)
         return Episodes.from_found(found, storage)
 
 
@@ -112,8 +116,11 @@ class _Reader:
 
         def walk(node: Any, path: str) -> None:
             if hasattr(node, "keys"):
+                if path.count("/") > DEEPEST:
+                    message = f"has more than {DEEPEST} groups inside each other"
+                    raise DataError(message, file=self.source, key=key, cure="flatten the space")
                 for name in sorted(node):
-                    walk(node[name], f"{path}/{name}" if path else name)
+                    walk(member(node, name, self.source), f"{path}/{name}" if path else name)
                 return
             discrete = node.ndim == 1 and key == "actions"
             if node.ndim > 2 or node.dtype.kind not in "biuf" or discrete:
@@ -122,7 +129,7 @@ class _Reader:
                 raise DataError(f"is {kind}", file=self.source, key=f"{key}/{path}".rstrip("/"), cure=cure)
             found.append(Leaf(path, node.shape[1] if node.ndim == 2 else 1))
 
-        walk(self.file[self.groups[0]][key], "")
+        walk(member(self.file, f"{self.groups[0]}/{key}", self.source), "")
         return found
 
     def entry(self, key: str, leaves: Sequence[Leaf], shift: int) -> Entry:
@@ -134,12 +141,12 @@ class _Reader:
             parts = []
             for leaf in leaves:
                 where = f"{self.groups[number]}/{key}" + (f"/{leaf.path}" if leaf.path else "")
-                array = self.file[where]
-                if len(array) != length + extra or (array.shape[1] if array.ndim == 2 else 1) != leaf.width:
-                    message = f"has shape {array.shape}, expected ({length + extra}, {leaf.width})"
+                part = array(self.file, where, self.source)
+                if len(part) != length + extra or (part.shape[1] if part.ndim == 2 else 1) != leaf.width:
+                    message = f"has shape {part.shape}, expected ({length + extra}, {leaf.width})"
                     cure = "store one observation more than steps" if extra else "store one action a step"
                     raise DataError(message, file=self.source, key=where, cure=cure)
-                parts.append(array[shift : shift + length].reshape(length, leaf.width))
+                parts.append(part[shift : shift + length].reshape(length, leaf.width))
             return np.concatenate(parts, axis=1)
 
         size = sum(leaf.width for leaf in leaves)
@@ -149,17 +156,14 @@ class _Reader:
         """(N,) of one number a step."""
 
         def episode(number: int) -> npt.NDArray[Any]:
-            array, length = (
-                self.file[f"{self.groups[number]}/{name}"],
-                self.starts[number + 1] - self.starts[number],
-            )
-            if array.shape != (length,):
-                where = f"{self.groups[number]}/{name}"
-                message = f"has shape {array.shape}, expected ({length},)"
+            where = f"{self.groups[number]}/{name}"
+            part, length = array(self.file, where, self.source), self.starts[number + 1] - self.starts[number]
+            if part.shape != (length,):
+                message = f"has shape {part.shape}, expected ({length},)"
                 raise DataError(message, file=self.source, key=where, cure="store one number a step")
-            return np.asarray(array[:])
+            return np.asarray(part[:])
 
-        dtype = self.file[f"{self.groups[0]}/{name}"].dtype
+        dtype = array(self.file, f"{self.groups[0]}/{name}", self.source).dtype
         return Entry((int(self.starts[-1]),), dtype, self._rows(episode))
 
     def _rows(self, episode: Callable[[int], npt.NDArray[Any]]) -> Callable[[slice], npt.NDArray[Any]]:

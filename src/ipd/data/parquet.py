@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ipd.data.assembly import require_size
 from ipd.data.columnmap import map_for
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
@@ -44,6 +45,9 @@ def read_parquet(
 def open_parquet(paths: Sequence[Path], source: str) -> Table:
     """Files of the same columns, one after another. Raises DataError where they differ."""
     arrow = pyarrow(source)
+    if not all(path.is_file() for path in paths):
+        raise DataError("is no plain file", file=str(paths[0]), cure="fetch the set again")
+    stored = sum(path.stat().st_size for path in paths)
     schema = arrow.parquet.read_schema(paths[0])
     parts: list[tuple[Path, int]] = []
     rows: list[int] = []
@@ -54,6 +58,9 @@ def open_parquet(paths: Sequence[Path], source: str) -> Table:
                 f"has other columns than {paths[0].name}", file=str(path), cure="fetch the set again"
             )
         for index in range(about.num_row_groups):
+            # a group is unpacked whole, the lists in it too
+            cells = [about.row_group(index).column(i).num_values for i in range(about.num_columns)]
+            require_size(stored, 8 * max(cells, default=0), (max(cells, default=0),), source, path.name)
             if about.row_group(index).num_rows:
                 parts.append((path, index))
                 rows.append(about.row_group(index).num_rows)
@@ -94,7 +101,7 @@ def open_parquet(paths: Sequence[Path], source: str) -> Table:
         found = [_labels(arrow, block.column(name)) for _, block in blocks([name], piece)]
         return np.concatenate(found)
 
-    return Table(tuple(schema.names), int(ahead[-1]), widths, numbers, labels)
+    return Table(tuple(schema.names), int(ahead[-1]), widths, numbers, labels, stored)
 
 
 def _numbers(

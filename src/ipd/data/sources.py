@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.resources
 import zipfile
+import zlib
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,11 +25,13 @@ UNREADABLE = (
     EOFError,
     RuntimeError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
+    AttributeError,
     MemoryError,
     OverflowError,
     zipfile.BadZipFile,
+    zlib.error,
     csv.Error,
 )
 ARRAYS = {".hdf5": read_hdf5, ".h5": read_hdf5, ".npz": read_npz}
@@ -76,6 +79,8 @@ def _read(
     suffix = path.suffix.lower()
     if not path.exists():
         raise DataError("no such file", file=source, cure=f"give the path of a {KINDS}")
+    if not (path.is_dir() or path.is_file()):
+        raise DataError("is no plain file", file=source, cure=f"give the path of a {KINDS}")
     if path.is_dir():
         if is_lerobot(path):
             return read_lerobot(path, source, task, storage, columns)

@@ -36,6 +36,8 @@ class Table(NamedTuple):
     """Some columns of some rows: (rows, sum of widths)."""
     labels: Callable[[str, slice], npt.NDArray[Any]]
     """A column of some rows, of any type that can be compared."""
+    stored: int | None = None
+    """Bytes of its files where they are packed."""
 
 
 def found_in(
@@ -66,10 +68,10 @@ def found_in(
     if columns.episode is not None and table.rows:
         lengths = _lengths(table, columns.episode, source)
         entries["lengths"] = Entry(lengths.shape, lengths.dtype, lambda rows: lengths[rows])
-    used = columns.used()
+    used = set(columns.used())
     plain = columns.to_plain() | {"unused": [name for name in table.present if name not in used]}
     wide = [_wide(table, *pair) for pair in zip((columns.observations, columns.actions), names, strict=True)]
-    return Found(entries, source, task, None, wide[0], wide[1], keys, plain, remarks)
+    return Found(entries, source, task, table.stored, wide[0], wide[1], keys, plain, remarks)
 
 
 def _single(table: Table, name: str, source: str) -> Entry:

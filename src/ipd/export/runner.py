@@ -22,10 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 
 FORMAT = 3
 """Version of contract.json that this file reads."""
-NEEDED = ("policy", "observation", "action", "limits", "on_bad_observation", "network", "memory")
 
 Row = NDArray[Any]
 Memory = dict[str, NDArray[Any]]
+Shapes = dict[str, tuple[int, ...]]
 Step = Callable[[Row, Memory], tuple[Row, Memory]]
 """(obs,) in logged units and the memory -> (act,) in logged units and the new memory."""
 
@@ -39,16 +39,21 @@ class Runner:
     """
 
     def __init__(self, folder: str | Path):
-        folder = Path(folder)
+        try:
+            self._open(Path(folder))
+        except Exception as error:  # of any library that reads the policy's file
+            text = f"{folder}: {type(error).__name__}: {error}; export the policy again"
+            raise ValueError(str(error) if str(folder) in str(error) else text) from error
+
+    def _open(self, folder: Path) -> None:
         self.contract: dict[str, Any] = _contract(folder / "contract.json")
         seen, done, limits = (self.contract[key] for key in ("observation", "action", "limits"))
         self.observation_names: tuple[str, ...] = tuple(seen["names"])
         self.action_names: tuple[str, ...] = tuple(done["names"])
         width, count = len(self.observation_names), len(self.action_names)
-        self._mean, std, self._data_low, self._data_high = (
-            _numbers(seen[key], width, f"observation.{key}")
-            for key in ("mean", "std", "data_low", "data_high")
-        )
+        keys = ("mean", "std", "data_low", "data_high")
+        told = (_numbers(seen[key], width, f"observation.{key}") for key in keys)
+        self._mean, std, self._data_low, self._data_high = told
         # a dimension that never changed has no width, but rounding
         beyond = np.float32(seen["margin"]) * np.maximum(self._data_high - self._data_low, std)
         self._low, self._high = self._data_low - beyond, self._data_high + beyond
@@ -65,10 +70,9 @@ class Runner:
 
     def reset(self, last_action: ArrayLike | None = None) -> None:
         """Begin an episode. `last_action` (act,): the one in force now, from which the rate limit counts."""
-        count = len(self.action_names)
-        self._last = None if last_action is None else _numbers(last_action, count, "last_action")
-        self._memory = self.blank()
-        self._begun = False
+        size = self._bounds[0].size
+        self._last = None if last_action is None else _numbers(last_action, size, "last_action")
+        self._memory, self._begun = self.blank(), False
 
     def blank(self) -> Memory:
         """The memory before the first step of an episode."""
@@ -170,19 +174,28 @@ def _numbers(values: Any, size: int, what: str) -> Row:
     return row
 
 
+def digest_of(contract: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a contract says but this digest."""
+    return hashlib.sha256(json.dumps({**contract, "sha256": None}, sort_keys=True).encode()).hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    if path.is_file():  # a pipe would be waited for
+        return path.read_bytes()
+    raise ValueError(f"{path}: cannot be read, for it is missing or no plain file; export the policy again")
+
+
 def _contract(path: Path) -> dict[str, Any]:
-    try:
-        contract: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); export the policy again") from error
+    contract: dict[str, Any] = json.loads(_bytes(path))
     if contract.get("format") != FORMAT:
-        found = contract.get("format")
-        raise ValueError(
-            f"{path}: format {found!r}, this runner reads {FORMAT}; use the runner.py exported beside it"
-        )
-    missing = [name for name in NEEDED if name not in contract]
-    if missing:
-        raise ValueError(f"{path}: has no {missing[0]!r}; export the policy again")
+        told = f"format {contract.get('format')!r}, this runner reads {FORMAT}"
+        raise ValueError(f"{path}: {told}; use the runner.py exported beside it")
+    if contract["sha256"] != digest_of(contract):
+        raise ValueError(f"{path}: damaged or edited, its sha256 is not that of its values; export it again")
+    code = path.with_name("runner.py")  # its line ends may have changed on the way to another system
+    plain = _bytes(code).replace(b"\r\n", b"\n") if code.exists() else b""
+    if plain and hashlib.sha256(plain).hexdigest() != contract["runner_sha256"]:
+        raise ValueError(f"{code}: damaged or edited, its sha256 is not the one in {path.name}")
     return contract
 
 
@@ -190,10 +203,7 @@ def _load(folder: Path, contract: dict[str, Any], width: int, count: int) -> Ste
     """The policy's file as a function, once its bytes are known to be those of the contract."""
     told = contract["policy"]
     path = folder / Path(told["file"]).name
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); export the policy again") from error
+    content = _bytes(path)
     if hashlib.sha256(content).hexdigest() != told["sha256"]:
         raise ValueError(f"{path}: damaged, its sha256 is not the one in contract.json; export it again")
     readers = {"onnx": _onnx, "stablehlo": _stablehlo, "safetensors": _plain}
@@ -208,7 +218,7 @@ def _require(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
         raise ValueError(f"{path} has {dict(found)}, contract.json says {dict(wanted)}; export it again")
 
 
-def _onnx(content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int, ...]], count: int) -> Step:
+def _onnx(content: bytes, network: dict[str, Any], inputs: Shapes, count: int) -> Step:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -226,9 +236,7 @@ def _onnx(content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int, 
     return step
 
 
-def _stablehlo(
-    content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int, ...]], count: int
-) -> Step:
+def _stablehlo(content: bytes, network: dict[str, Any], inputs: Shapes, count: int) -> Step:
     import jax.export
 
     exported = jax.export.deserialize(bytearray(content))  # type: ignore[no-untyped-call, unused-ignore]
@@ -247,7 +255,7 @@ def _stablehlo(
     return step
 
 
-def _plain(content: bytes, network: dict[str, Any], inputs: dict[str, tuple[int, ...]], count: int) -> Step:
+def _plain(content: bytes, network: dict[str, Any], inputs: Shapes, count: int) -> Step:
     length = int.from_bytes(content[:8], "little")
     arrays: dict[str, Row] = {}
     for name, each in json.loads(content[8 : 8 + length]).items():
@@ -286,13 +294,8 @@ def _sequence(
 ) -> tuple[Row, Memory]:
     """Action in [-1, 1] of the Transformer over (prompt, observation, action) tokens, and the memory."""
     time = memory["time"] if "time" in memory else (memory["timesteps"][-1] + 1) * memory["present"][-1]
-    newest = {
-        "observations": normal,
-        "actions": np.zeros(memory["actions"].shape[1]),
-        "prompts": 0.0,
-        "timesteps": min(int(time), len(arrays["embed_timestep"]) - 1),
-        "present": True,
-    }
+    newest = {"observations": normal, "actions": np.zeros(memory["actions"].shape[1]), "prompts": 0.0,
+              "timesteps": min(int(time), len(arrays["embed_timestep"]) - 1), "present": True}  # fmt: skip
     after: Memory = {
         name: np.concatenate([memory[name][1:], np.asarray(new, memory[name].dtype)[None]])
         for name, new in newest.items()
@@ -317,11 +320,8 @@ def _hidden(arrays: dict[str, Row], network: dict[str, Any], seen: Memory, behin
     """(width,) of the token that `behind` tokens follow, which it does not see."""
     table, heads = arrays["embed_timestep"], network["heads"]
     time = table[seen["timesteps"]] if network["time"] == "episode" else table
-    rows = {
-        "prompt": seen["prompts"][:, None],
-        "observation": seen["observations"],
-        "action": seen["actions"],
-    }
+    rows = {"prompt": seen["prompts"][:, None], "observation": seen["observations"],
+            "action": seen["actions"]}  # fmt: skip
     tokens = np.stack([_linear(arrays, f"embed_{s}", rows[s]) + time for s in network["streams"]], 1)
     x = tokens.reshape(-1, table.shape[1])[:-behind]
     visible = np.tril(np.ones((len(x), len(x)), bool)) & np.repeat(seen["present"], 3)[:-behind]

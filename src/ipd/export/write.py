@@ -125,8 +125,9 @@ def write(to: Path, format: str, made: Portable, contract: dict[str, Any]) -> fl
             "format": format,
             "sha256": files.digest(content),
         }
-        files.write_json(partial / "contract.json", contract)
         (partial / "runner.py").write_bytes(Path(runner.__file__).read_bytes())
+        contract["runner_sha256"] = files.digest((partial / "runner.py").read_bytes().replace(b"\r\n", b"\n"))
+        _write_contract(partial, contract)
         difference = parity(Runner(partial), made)
         if not difference <= LARGEST_DIFFERENCE:
             raise RunFailed(
@@ -139,8 +140,14 @@ def write(to: Path, format: str, made: Portable, contract: dict[str, Any]) -> fl
             "units": "halves of the action range",
             "steps": PARITY_STEPS,
         }
-        files.write_json(partial / "contract.json", contract)
+        _write_contract(partial, contract)
     return difference
+
+
+def _write_contract(folder: Path, contract: dict[str, Any]) -> None:
+    """With its own digest, which the runner checks."""
+    contract["sha256"] = runner.digest_of(contract)
+    files.write_json(folder / "contract.json", contract)
 
 
 def parity(exported: Runner, made: Portable) -> float:

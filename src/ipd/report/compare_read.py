@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from ipd.config import ADDED
+from ipd.config import ADDED, read_yaml
 from ipd.report import read
 from ipd.report.read import Evaluation, ReportError
 from ipd.report.tables import Samples
@@ -148,8 +148,8 @@ def read_all(runs: Sequence[Path], root: Path) -> tuple[list[Entry], list[LeftOu
     for run in runs:
         name = os.path.relpath(run, root)
         try:
-            if _failure(run):
-                raise ReportError(_failure(run))
+            if _failure(run) or read.stranger(run):
+                raise ReportError(_failure(run) or read.stranger(run))
             entry = read_run(run, run.resolve().name if name == "." else name)
             twin = next((other.name for other in entries if _same(entry, other)), None)
             if twin is not None:
@@ -297,7 +297,7 @@ def dataset_of(source: str, facts: dict[str, Any]) -> Dataset:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ReportError(f"config.yaml: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(config, dict) or "data" not in config:

@@ -16,7 +16,9 @@ def write(run: Path) -> Path:
     with the command that makes them. Raises ReportError for a directory that is no run, or whose
     files are damaged.
     """
-    return put(run / "report.html", render(read.load(run)))
+    with read.understood(run):
+        text = render(read.load(run))
+    return put(run / "report.html", text)
 
 
 def put(path: Path, text: str) -> Path:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+
+from ipd.config import read_yaml
 
 Floats = NDArray[np.float64]
 Number = float | int
@@ -59,17 +63,49 @@ class Run(NamedTuple):
         return "task" in self.manifest and self.manifest["task"] is None and not self.evaluations
 
 
+@contextmanager
+def understood(run: Path) -> Iterator[None]:
+    """What cannot be made of the values in a run's files comes out as a ReportError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, ReportError):
+            raise
+        raise ReportError(
+            f"{run}: manifest.json, a summary.json or evaluations.csv in it does not hold what it should "
+            f"({type(error).__name__}: {error}); restore it, or run the same `ipd train` again"
+        ) from error
+
+
 def floats(values: Iterable[Any]) -> Floats:
     """A list of JSON numbers as float64; null becomes NaN."""
     return np.array([math.nan if value is None else float(value) for value in values], np.float64)
+
+
+def stranger(run: Path) -> str:
+    """What is wrong with the first thing below a run that leads out of it or is no plain file, or "".
+
+    Reading a pipe would wait for ever, and writing through a link would change what is not the run's.
+    """
+    root = Path(os.path.realpath(run))
+    for folder, names, files in os.walk(root):
+        for name in (*names, *files):
+            path = Path(folder, name)
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                return f"{path}: is a link that leads out of the run"
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                return f"{path}: is no plain file"
+    return ""
 
 
 def load(run: Path) -> Run:
     """Reads RUN. Raises ReportError if it is no run directory or a file in it is damaged."""
     if not any((run / name).is_file() for name in ("manifest.json", "config.yaml", "metrics.jsonl")):
         raise ReportError(f"{run}: not a run directory (no manifest.json); `ipd train --out RUN` makes one")
+    if stranger(run):
+        raise ReportError(f"{stranger(run)}; copy what belongs to the run into it, and delete the rest")
     config = run / "config.yaml"
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    text = _text(config) if config.is_file() else ""
     summaries = {stage: read_json(run / "stages" / stage / "summary.json") for stage in STAGES}
     return Run(
         config=text,
@@ -90,10 +126,17 @@ def load(run: Path) -> Run:
 def _algo(config: str) -> str:
     """The algorithm that a ``config.yaml`` names; a run older than this setting is one of IPD."""
     try:
-        settings = yaml.safe_load(config)
+        settings = read_yaml(config)
     except yaml.YAMLError as error:
         raise ReportError(f"config.yaml: not YAML ({' '.join(str(error).split())})") from None
     return str(settings.get("algo", "ipd")) if isinstance(settings, dict) else "ipd"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ReportError(f"{path}: no text ({error})") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -102,7 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{path}: not JSON ({error}); run the same `ipd train` again") from None
     if not isinstance(value, dict):
         raise ReportError(f"{path}: holds a {type(value).__name__}, not an object")
@@ -112,14 +155,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_metrics(path: Path) -> dict[str, dict[str, Series]]:
     """``metrics.jsonl`` by stage, metric and seed, in the order of the file."""
     found: dict[str, dict[str, dict[int, tuple[list[Any], list[Any]]]]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = _text(path).splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
             if isinstance(record, dict) and "warning" in record:  # the summaries have them too
                 continue
-            stage, step, seed = str(record.pop("stage")), record.pop("step"), int(record.pop("seed"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            stage, step, seed = str(record.pop("stage")), float(record.pop("step")), int(record.pop("seed"))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if number == len(lines):  # a run at work: the line is being written
                 break
             raise ReportError(f"{path}: line {number} is no metrics record ({error!r})") from None

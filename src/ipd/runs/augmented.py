@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import h5py
@@ -9,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipd.data.columns import column, pieces
+from ipd.data.hdf5 import require_own
+from ipd.runs import files
 from ipd.runs.context import Run
+from ipd.runs.errors import InputError
 from ipd.types import Segment, Steps
 
 NAME = "augmented.hdf5"
@@ -86,6 +91,21 @@ class Writer:
             dataset[-len(values) :] = values
 
 
+@contextmanager
+def opened(run: Run) -> Iterator[Any]:
+    """The file, to be read. Raises `InputError` or DataError where it is not what `augment` left."""
+    path = run.folder / NAME
+    run.verify(path, "augment")
+    cure = f"restore it, or delete {run.stage_folder('augment')} and run the same `ipd train` again"
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); {cure}") from error
+    with file, files.understood(path):
+        require_own(file, str(path))
+        yield file
+
+
 class Imagined(NamedTuple):
     """One seed's imagined steps in learner's units, NumPy, one segment after another."""
 
@@ -107,7 +127,7 @@ def read_steps(run: Run, seed: int) -> Imagined:
     penalty, normaliser = run.config.augment.uncertainty_penalty, run.normaliser
     scaled = {"observations": normaliser.observations, "next_observations": normaliser.observations,
               "actions": normaliser.actions, "rewards": normaliser.rewards}  # fmt: skip
-    with h5py.File(run.folder / NAME, "r") as file:
+    with opened(run) as file:
         group = file[f"seed-{seed}"]
         found = {name: column(group[name].shape, np.float32, run.disk) for name in scaled}
         for name, scale in scaled.items():
@@ -137,6 +157,6 @@ def read_segments(run: Run, seed: int) -> tuple[Segment, NDArray[np.int64]]:
 
 def read_gaps(run: Run, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Rows that one seed's segments start from, and imagined minus real return of each."""
-    with h5py.File(run.folder / NAME, "r") as file:
+    with opened(run) as file:
         told = file[f"seed-{seed}/provenance"]
         return told["row"][()], told["imagined_return"][()] - told["real_return"][()]

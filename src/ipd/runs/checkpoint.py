@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -56,24 +57,28 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps that are whole, in order."""
-        whole = (p for p in self.folder.glob("step-*.json") if p.with_suffix(".safetensors").exists())
-        return sorted(int(path.stem.removeprefix("step-")) for path in whole)
+        whole = (p for p in self.folder.glob("step-*.json") if p.with_suffix(".safetensors").is_file())
+        numbers = (path.stem.removeprefix("step-") for path in whole)
+        return sorted(int(number) for number in numbers if number.isdecimal() and number.isascii())
 
     def save(self, step: int, tree: Any, keep: tuple[int, ...] = ()) -> None:
         """Writes `tree` as `step`, then drops the other steps except those in `keep`."""
         arrays = {name: _plain(leaf) for name, leaf in named_leaves(tree).items()}
         content = safetensors.numpy.save(arrays)
         files.write_bytes(self.path(step), content)
-        sidecar = {
+        files.write_json(self.path(step).with_suffix(".json"), self._described(step, arrays, content))
+        for other in self.steps():
+            if other != step and other not in keep:
+                self.remove(other)
+
+    def _described(self, step: int, arrays: dict[str, NDArray[Any]], content: bytes) -> dict[str, Any]:
+        """The sidecar."""
+        return {
             "step": step,
             "fingerprint": self.fingerprint,
             "sha256": files.digest(content),
             "tensors": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in arrays.items()},
         }
-        files.write_json(self.path(step).with_suffix(".json"), sidecar)
-        for other in self.steps():
-            if other != step and other not in keep:
-                self.remove(other)
 
     def remove(self, step: int) -> None:
         """Deletes a checkpoint, its description first, so that no half of it can be taken for a whole."""
@@ -88,23 +93,27 @@ class CheckpointStore:
     def failed(self) -> dict[int, str]:
         """Seeds that failed in this stage, with what went wrong."""
         path = self.folder / FAILED
-        return {int(s): t for s, t in files.read_json(path)["seeds"].items()} if path.exists() else {}
+        if not path.exists():
+            return {}
+        with files.understood(path):
+            told = files.read_json(path)["seeds"].items()
+            return {int(seed): str(text) for seed, text in told if str(seed).isdecimal()}
 
     def clean(self) -> None:
         """Drops halves of a save or a removal that was cut short, and steps of another fingerprint."""
         for step in self.steps():
-            if files.read_json(self.path(step).with_suffix(".json")).get("fingerprint") != self.fingerprint:
+            if files.read_object(self.path(step).with_suffix(".json")).get("fingerprint") != self.fingerprint:
                 self.remove(step)
-        if self.failed() and files.read_json(self.folder / FAILED).get("fingerprint") != self.fingerprint:
+        if self.failed() and files.read_object(self.folder / FAILED).get("fingerprint") != self.fingerprint:
             (self.folder / FAILED).unlink()
         whole = self.steps()
         for path in [*self.folder.glob("step-*.safetensors"), *self.folder.glob("step-*.json")]:
-            if int(path.stem.removeprefix("step-")) not in whole:
+            if path.stem.removeprefix("step-") not in map(str, whole):
                 path.unlink()
 
     def names(self, step: int) -> set[str]:
         """Of the arrays saved as `step`, as their description says."""
-        return set(files.read_json(self.path(step).with_suffix(".json")).get("tensors", ()))
+        return set(files.read_object(self.path(step).with_suffix(".json")).get("tensors", ()))
 
     def load(self, step: int, like: Any) -> Any:
         """The tree saved as `step`, in the structure of `like` (arrays or their shapes and dtypes).
@@ -117,10 +126,18 @@ class CheckpointStore:
             content = path.read_bytes()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); {cure}") from error
-        sidecar = files.read_json(path.with_suffix(".json"))
+        sidecar = files.read_object(path.with_suffix(".json"))
         if files.digest(content) != sidecar.get("sha256"):
             raise InputError(f"{path}: damaged, its sha256 is not the one in {path.stem}.json; {cure}")
-        arrays = safetensors.numpy.load(content)
+        try:
+            arrays = safetensors.numpy.load(content)
+        except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: no safetensors ({error}); {cure}") from error
+        described = self._described(step, arrays, content)
+        if sidecar != {key: described.get(key) for key in sidecar}:
+            raise InputError(
+                f"{path.with_suffix('.json')}: damaged, it does not describe {path.name}; {cure}"
+            )
         wanted = named_leaves(like)
         if arrays.keys() != wanted.keys():
             odd = sorted(arrays.keys() ^ wanted.keys())

@@ -57,6 +57,8 @@ JUDGING = ("evaluate", "audit")
 
 OUTPUTS = {"augment": ("augmented.hdf5",), "evaluate": ("evaluations.csv",)}
 """What a stage leaves outside its own folder."""
+SEALED = {"augment": ("augmented.hdf5",)}
+"""Those of them that never change; done.json tells their digests, and that of summary.json."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,7 +156,24 @@ class Run:
 
     def summary(self, stage: str) -> Any:
         """summary.json of a stage."""
-        return files.read_json(self.stage_folder(stage) / "summary.json")
+        path = self.stage_folder(stage) / "summary.json"
+        told = files.read_object(path)
+        self.verify(path, stage)
+        return told
+
+    def verify(self, path: Path, stage: str) -> None:
+        """`InputError` where a file is not as `stage` left it, if that was noted: older versions did not.
+
+        A large file is read for it once a process.
+        """
+        done = self.stage_folder(stage) / "done.json"
+        with files.understood(done):
+            wanted = files.read_json(done).get("sha256", {}).get(path.name) if done.exists() else None
+        if wanted is not None and (not path.is_file() or files.digest_of(path) != wanted):
+            raise InputError(
+                f"{path}: damaged, its sha256 is not the one in {done}; delete {done.parent} and run the "
+                "same `ipd train` again"
+            )
 
     def snapshots(self, steps: int) -> tuple[int, ...]:
         """Updates after which the judged policy is kept, the last one among them."""
@@ -169,6 +188,11 @@ class Run:
         task = None if self.task is None else (self.task.id, self.task.versions)
         return content_hash(stage, settings, inputs, *shared, task, code_digest(stage, code))
 
+    def made(self, stage: str) -> str | None:
+        """The fingerprint of a finished stage; None of another."""
+        done = self.stage_folder(stage) / "done.json"
+        return str(files.read_object(done).get("fingerprint")) if done.exists() else None
+
     def finish(self, stage: str, fingerprint: str, work: Callable[[], dict[str, Any]]) -> str:
         """Does `work` unless it is done already, here or in the run to re-use; its result is the summary.
 
@@ -177,7 +201,7 @@ class Run:
         """
         folder = self.stage_folder(stage)
         done = folder / "done.json"
-        made = str(files.read_json(done).get("fingerprint")) if done.exists() else None
+        made = self.made(stage)
         if made is not None and (made == fingerprint or (self.trusted and stage not in (*JUDGING, "judge"))):
             self.progress.say(f"{stage}: done before")
             return made
@@ -195,13 +219,15 @@ class Run:
             self.progress.say(f"{stage}: warning, seed {alarm.seed}: {alarm.what}; try {alarm.cure}")
         self.tell(stage, told | ({"warnings": [alarm._asdict() for alarm in wrong]} if wrong else {}))
         give_back()
-        files.write_json(done, {"fingerprint": fingerprint})
+        made_here = [folder / "summary.json", *(self.folder / name for name in SEALED.get(stage, ()))]
+        sealed = {path.name: files.digest_of(path) for path in made_here}
+        files.write_json(done, {"fingerprint": fingerprint, "sha256": sealed})
         return fingerprint
 
     def _take_over(self, run: Path, stage: str, fingerprint: str) -> bool:
         other = run / "stages" / stage
         done = other / "done.json"
-        if not done.exists() or files.read_json(done).get("fingerprint") != fingerprint:
+        if not done.exists() or files.read_object(done).get("fingerprint") != fingerprint:
             return False
         folder = self.stage_folder(stage)
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,13 +10,13 @@ import csv
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import yaml
-
+from ipd.config import read_yaml
 from ipd.runs import files
 from ipd.runs.errors import InputError
 
@@ -52,17 +52,28 @@ def points(run: Path) -> Iterator[Point]:
     A last line that is still being written is left for later; a missing file has no points.
     """
     path = run / "metrics.jsonl"
-    for number, line in enumerate(path.read_text().splitlines(keepends=True) if path.exists() else [], 1):
+    for number, line in enumerate(
+        path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else [], 1
+    ):
         if not line.endswith("\n"):
             break
         try:
             record = json.loads(line)
-            if "warning" in record:
+            if isinstance(record, dict) and "warning" in record:
                 continue
-            yield Point(record.pop("seed"), record.pop("stage"), record.pop("step"), record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            yield _point(record)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"{path}: line {number} is no record of metrics; restore the file") from error
     yield from _returns(run / "evaluations.csv")
+
+
+def _point(record: dict[str, Any]) -> Point:
+    stage, step, seed = (record.pop(name) for name in ("stage", "step", "seed"))
+    if not (isinstance(step, int) and isinstance(seed, int) and re.fullmatch(r"\w+", stage)):
+        raise ValueError("stage, step and seed are a name and whole numbers")
+    return Point(
+        seed, stage, step, {str(name): float(value) for name, value in record.items() if value is not None}
+    )
 
 
 def _returns(path: Path) -> Iterator[Point]:
@@ -76,7 +87,7 @@ def _returns(path: Path) -> Iterator[Point]:
                         found.setdefault(name, []).append(float(row[name]))
     except FileNotFoundError:
         return
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: no table of evaluations ({error!r}); `ipd evaluate` makes it") from error
     for (policy, seed, step), found in episodes.items():
         means = {name: sum(values) / len(values) for name, values in found.items()}
@@ -170,7 +181,7 @@ class WandB:
         except ImportError as error:
             raise InputError("--to wandb needs W&B's client: pip install 'ipd[wandb]'") from error
         self.folder, self._run, self._wandb = out / "wandb", run, wandb
-        self._id, self._config = identity(run), yaml.safe_load((run / "config.yaml").read_text())
+        self._id, self._config = identity(run), read_yaml((run / "config.yaml").read_text())
         self._seeds: dict[int, _Begun] = {}
 
     def write(self, point: Point) -> None:

@@ -31,7 +31,7 @@ def write(run: Run, seed: int, path: Path) -> Enlarged:
     """
     episodes, first = run.episodes, run.episodes.num_steps
     with (
-        h5py.File(run.folder / augmented.NAME, "r") as source,
+        augmented.opened(run) as source,
         files.replacing(path) as partial,
         h5py.File(partial, "w") as out,
     ):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +36,7 @@ PLANS = 8
 def provenance(run: Run, seed: int) -> Table:
     """What one seed's segments came from, one entry a segment; `first` is the row of its first step in the
     file. Raises `InputError` where the file is of a version that did not keep enough to make plans again."""
-    with h5py.File(run.folder / augmented.NAME, "r") as file:
+    with augmented.opened(run) as file:
         told = {name: values[()] for name, values in file[f"seed-{seed}/provenance"].items()}
     if "place" not in told:
         raise InputError(
@@ -189,7 +188,7 @@ def _stretch(run: Run, seed: int, told: Table, at: int) -> dict[str, Any]:
     """
     time, bridge = run.config.augment.imagine_steps, run.normaliser
     length, first, row = (int(told[name][at]) for name in ("length", "first", "row"))
-    with h5py.File(run.folder / augmented.NAME, "r") as file:
+    with augmented.opened(run) as file:
         group, names = file[f"seed-{seed}"], (*augmented.STEP_KEYS, "terminals", "uncertainty")
         own = {name: group[name][first : first + length] for name in names}
     states = bridge.observations(np.concatenate([own["observations"], own["next_observations"][-1:]]))

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ipd.data.atomic import PARTIAL, remove, replacing
+from ipd.data.errors import DataError
 from ipd.runs.errors import InputError
 
-__all__ = ["PARTIAL", "digest", "read_json", "remove_partial", "replacing", "write_bytes", "write_json"]
+__all__ = [
+    "PARTIAL",
+    "digest",
+    "digest_of",
+    "read_json",
+    "read_object",
+    "remove_partial",
+    "replacing",
+    "write_bytes",
+    "write_json",
+]
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -27,10 +41,46 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in `path`; an `InputError` that names it where it is not JSON."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("no plain file")
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         cure = "delete its folder and run the same command again"
         raise InputError(f"{path}: cannot be read as JSON ({error}); {cure}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """As `read_json`, of what must be an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds a {type(value).__name__}, no object; restore the file")
+    return value
+
+
+@contextmanager
+def understood(folder: Path) -> Iterator[None]:
+    """What cannot be made of the values in the files of a run comes out as an `InputError` that names it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise InputError(
+            f"{folder}: a file of the run does not hold what it should ({type(error).__name__}: {error}); "
+            "restore it, or run the same `ipd train` again in another folder"
+        ) from error
+
+
+@cache
+def _digest_of(path: Path, stamp: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file; of a large one once a process, as long as it is not written to."""
+    stat = path.stat()
+    return _digest_of(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 
 def digest(content: bytes) -> str:

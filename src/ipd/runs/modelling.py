@@ -137,15 +137,16 @@ def _scale(run: Run, training: NDArray[np.int64]) -> ChangeScale:
 
 def ensembles(run: Run) -> Any:
     """The finished ensembles, seeds on axis 0, of the stage's files alone: the data may have gone."""
-    store = run.store("world", "")
-    names = store.names(store.steps()[-1])
+    fingerprint = run.made("world") or ""
+    store = run.store("world", fingerprint)
+    names = store.names(max(store.steps(), default=0))
     head = any(name.startswith("best/termination/") for name in names)
     size = jnp.zeros(run.spec.observation_size)
 
     def init_one(key: jax.Array) -> world_learner.State:
         return world_learner.init(run.config.world, run.spec, ChangeScale(size, size), head, key)
 
-    return finished(run, "world", "", jax.vmap(init_one)).state.best
+    return finished(run, "world", fingerprint, jax.vmap(init_one)).state.best
 
 
 def rule_of(run: Run) -> TerminationRule | None:

@@ -6,6 +6,8 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ipd.data.episodes import Normaliser
 from ipd.evaluation.tasks import task as find_task
 from ipd.policy.act import Controller
@@ -33,16 +35,26 @@ def open_run(folder: Path, task: bool = True, needs: tuple[str, ...] | None = No
     missing = [stage for stage in needs if not (folder / "stages" / stage / "done.json").exists()]
     if missing:
         raise InputError(f"{folder}: stage {missing[0]} is not finished; run the same `ipd train` again")
-    manifest = files.read_json(folder / "manifest.json")
+    manifest = files.read_object(folder / "manifest.json")
     found = find_task(job.task) if task and job.task else None
+    with files.understood(folder / "manifest.json"):
+        digest, spec = str(manifest["data"]["digest"]), Spec(**manifest["spec"])
+        if not all(isinstance(size, int) and 0 < size < 2**31 for size in spec):
+            raise ValueError(f"{spec}: sizes are whole numbers above 0")
+    with files.understood(folder / "normaliser.json"):
+        normaliser = Normaliser.from_dict(files.read_object(folder / "normaliser.json"))
+        sizes = {"observation": (spec.observation_size,), "action": (spec.action_size,), "reward": ()}
+        for name, value in normaliser._asdict().items():
+            if np.shape(value) != sizes[name.partition("_")[0]] or not np.isfinite(value).all():
+                raise ValueError(f"{name} is not one finite number a dimension")
     return Run(
         folder,
         job,
         found,
         partial(load_episodes, folder, job),
-        manifest["data"]["digest"],
-        Normaliser.from_dict(files.read_json(folder / "normaliser.json")),
-        Spec(**manifest["spec"]),
+        digest,
+        normaliser,
+        spec,
         Progress(folder / "timing.jsonl"),
         trusted=True,
     )

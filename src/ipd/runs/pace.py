@@ -87,8 +87,10 @@ def _work(path: Path) -> dict[str, tuple[float, float]]:
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     """Lines of a timing.jsonl; one that a killed run left half-written is passed over."""
     for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            told = json.loads(line)
+            numbers = {name: float(told[name]) for name in ("from", "to", "seconds")}
+            yield {"stage": str(told["stage"]), "unit": str(told["unit"]), **numbers}
 
 
 def estimate(entry: Entry, status: Mapping[str, str], runs: Sequence[Timed], folder: Path) -> Estimate:

@@ -17,7 +17,8 @@ from typing import Any, get_args
 import yaml
 
 import ipd
-from ipd.config import ADDED, Algo, Config, sections
+from ipd.config import ADDED, Algo, Config, read_yaml, sections
+from ipd.report.read import stranger
 from ipd.runs import files
 from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.errors import InputError, RunFailed
@@ -115,13 +116,14 @@ def from_plain(values: dict[str, Any], path: Path) -> Job:
 def read_job(folder: Path) -> Job:
     """The job of the run in `folder`."""
     path = folder / "config.yaml"
+    require_plain(folder)
     if not path.is_file():
         raise InputError(
             f"{folder}: not a run directory (no config.yaml); `ipd train --out {folder}` makes one"
         )
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        values = read_yaml(path.read_text())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); restore it") from error
     return from_plain(values, path)
 
@@ -207,6 +209,7 @@ def last_good(folder: Path) -> str:
 
 def require_usable(folder: Path) -> None:
     """`InputError` where `folder` is a file, or holds things but no run."""
+    require_plain(folder)
     if folder.is_dir():
         strangers = [path.name for path in folder.iterdir() if path.name not in {"lock", "manifest.json"}]
         strangers = [name for name in strangers if not name.endswith(files.PARTIAL)]
@@ -214,6 +217,13 @@ def require_usable(folder: Path) -> None:
             raise InputError(f"{folder}: not empty and not a run ({strangers[0]}); choose another --out")
     elif folder.exists():
         raise InputError(f"{folder}: is a file; choose another --out")
+
+
+def require_plain(folder: Path) -> None:
+    """`InputError` where something below `folder` leads out of it: a command would write there."""
+    odd = stranger(folder)
+    if odd:
+        raise InputError(f"{odd}; copy what belongs to the run into {folder}, and delete the rest")
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from ipd.config import Algo
+from ipd.data.hdf5 import array
 from ipd.data.sources import MAKING
 from ipd.presets import ABLATIONS
 from ipd.runs.errors import InputError
@@ -80,9 +81,12 @@ def _inspect(path: Path, dataset: DataSet) -> tuple[bool, str | None]:
 
     try:
         with h5py.File(path, "r") as file:
-            steps, made = file["observations"].shape[0], any(name in file.attrs for name in MAKING)
+            steps, made = (
+                array(file, "observations", str(path)).shape[0],
+                any(name in file.attrs for name in MAKING),
+            )
             recipe = str(file.attrs.get("recipe", ""))
-    except (OSError, KeyError, AttributeError, IndexError):
+    except (OSError, KeyError, AttributeError, IndexError, ValueError, TypeError):
         return False, f"{path.name} cannot be read as a D4RL file"
     if recipe and not dataset.name.endswith(f"-{recipe}"):
         return False, f"{path.name} says that it was collected with recipe {recipe}"

@@ -110,7 +110,7 @@ def seal(entry: Entry) -> str:
 
 def wait_until_free(folder: Path, say: Say) -> None:
     """Waits while another process works on the run: what an interrupted sweep left goes on by itself."""
-    if not (folder / "lock").exists():
+    if not (folder / "lock").is_file():
         return
     with (folder / "lock").open("a") as file:
         try:

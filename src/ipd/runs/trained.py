@@ -11,6 +11,7 @@ import jax
 
 from ipd.runs import loop
 from ipd.runs.context import Run
+from ipd.runs.errors import InputError
 from ipd.runs.memory import give_back
 
 Kept = Callable[[int, Callable[[], Any]], None]
@@ -68,6 +69,10 @@ def train(
 def finished(run: Run, stage: str, fingerprint: str, init: Callable[[jax.Array], Any]) -> Trained:
     """A finished stage from its last checkpoint; `init` only tells shapes."""
     store = run.store(stage, fingerprint)
+    if not store.steps():
+        raise InputError(
+            f"{store.folder}: has no checkpoint, though it is finished; run the same `ipd train` again"
+        )
     step = store.steps()[-1]
     return Trained(fingerprint, step, store.load(step, like=eqx.filter_eval_shape(init, run.keys(stage))))
 
