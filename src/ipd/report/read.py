@@ -13,6 +13,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from ipd.config import format_problem
+
 Floats = NDArray[np.float64]
 Number = float | int
 Series = dict[int, tuple[Floats, Floats]]
@@ -61,17 +63,26 @@ def load(run: Path) -> Run:
     """Reads RUN. Raises ReportError if it is no run directory or a file in it is damaged."""
     if not any((run / name).is_file() for name in ("manifest.json", "config.yaml", "metrics.jsonl")):
         raise ReportError(f"{run}: not a run directory (no manifest.json); `ipd train --out RUN` makes one")
+    manifest = read_manifest(run)
     config = run / "config.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     summaries = {stage: read_json(run / "stages" / stage / "summary.json") for stage in STAGES}
     return Run(
         config=text,
-        manifest=read_json(run / "manifest.json"),
+        manifest=manifest,
         metrics=read_metrics(run / "metrics.jsonl"),
         summaries={stage: summary for stage, summary in summaries.items() if summary},
         evaluations=read_evaluations(run / "evaluations.csv"),
         algo=_algo(text),
     )
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """manifest.json; {} where it is missing. Raises ReportError where the run is of a later format."""
+    manifest = read_json(run / "manifest.json")
+    if format_problem(manifest):
+        raise ReportError(f"{run / 'manifest.json'}: {format_problem(manifest)}")
+    return manifest
 
 
 def _algo(config: str) -> str:
