@@ -58,7 +58,7 @@ def test_a_kept_run_says_what_it_said(run: Path) -> None:
 @pytest.mark.parametrize("run", [path for path in RUNS if path.name in REFUSED], indirect=True)
 def test_weights_of_an_older_layout_are_refused_with_the_way_out(run: Path) -> None:
     for load in (ipd.load, ipd.load_world, ipd.load_values):
-        with pytest.raises(InputError, match=r"expected .*; .* run the same command again"):
+        with pytest.raises(InputError, match=r"expected .*; .* run the same `ipd train` again"):
             load(run)
 
 
