@@ -6,7 +6,7 @@ WORKERS ?= 2
 # One thread a worker: two workers on two cores otherwise fight for them.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MUJOCO_GL=disable
 
-.PHONY: demo test check faults bench bench-large bench-latency
+.PHONY: demo test check faults audit bench bench-large bench-latency
 
 demo: .venv/run.stamp
 	$(BIN)/ipd demo
@@ -22,6 +22,15 @@ check: .venv/dev.stamp
 # The long form of the tests that stop runs and break files; about an hour.
 faults: .venv/test.stamp
 	IPD_FAULTS=long $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP tests/faults tests/runs/test_ray.py
+
+# Known vulnerabilities of the pinned versions. It needs a network, so it is no part of the tests; what could not be
+# asked for is not passed.
+audit: .venv-audit/audit.stamp
+	@cd .venv-audit && if bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+	    -r ../constraints.txt > found.txt 2> said.txt; \
+	then echo "audit: no known vulnerability in the versions of constraints.txt"; \
+	else cat found.txt; tail -n 1 said.txt; \
+	    test -s found.txt || echo "audit: not made, nobody to ask from here; try again with a network"; exit 1; fi
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
@@ -53,4 +62,10 @@ bench-large: .venv/run.stamp
 .venv-peers/peers.stamp: bench/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+.venv-audit/audit.stamp:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.7,<3' || \
+	    { echo "audit: not made, pip-audit cannot be installed from here; try again with a network"; exit 1; }
 	touch $@

@@ -247,6 +247,24 @@ ADDED: Mapping[str, object] = {
 A config.yaml without the field is read with it. A new field gets a line here.
 """
 
+FORMAT = 1
+"""Of the run directories that are written, `format` of manifest.json; those from before it count as 0.
+
+It rises where a run of the format before would no longer be read as what it was; tests/formats has a run
+of each.
+"""
+
+
+def format_problem(manifest: Mapping[str, object]) -> str:
+    """Why a run with this manifest is not for this version, and the way out; "" where it is."""
+    found = manifest.get("format", 0)
+    if not isinstance(found, int):
+        return f"its format is {found!r}, expected a whole number; restore it"
+    if found <= FORMAT:
+        return ""
+    return f"a run of format {found}, this ipd reads formats up to {FORMAT}; upgrade it: pip install -U ipd"
+
+
 _METHOD = ("value", "world", "augment", "refit", "policy", "cloning")
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "ipd": _METHOD,

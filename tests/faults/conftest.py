@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import jax
 import pytest
+from network import offline
 
 from ipd.cli import main
 from ipd.data.sources import load
@@ -76,5 +77,6 @@ def finished(shared: Path, small: Path) -> Path:
         if not (folder / "report.html").exists():
             shutil.rmtree(folder, ignore_errors=True)
             os.environ["XDG_CACHE_HOME"] = str(CACHE)
-            assert main(["train", "--data", str(small), "--out", str(folder), *OPTIONS]) == 0
+            with offline():
+                assert main(["train", "--data", str(small), "--out", str(folder), *OPTIONS]) == 0
     return folder

@@ -78,7 +78,7 @@ def test_wrong_input_is_read_or_refused_in_one_line(group: str, specimens: Path,
         (largest, f"{largest['peak'] / 2**30:.2f} GiB"),
     ):
         print(
-            f"at most {figure}: {end['target']}, {end.get('mutation')}, seed {end['seed']} of {len(ends)} cases"
+            f"at most {figure}: {end['target']}, {end.get('mutation')}, seed {end['seed']}, {len(ends)} cases"
         )
     faults = [end for end in ends if end["end"] not in ("accepted", "refused")]
     assert not faults, "\n".join(json.dumps(end) for end in faults[:20])

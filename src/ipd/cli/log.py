@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
     if not (run / "config.yaml").exists():
         raise InputError(f"{options.run}: not a run directory (no config.yaml); --follow waits for one")
     rundir.require_plain(run)
+    rundir.require_format(run)
     writer = dashboards.WRITERS[options.to](run, options.out or run.parent)
     count, seeds = dashboards.copy(run, writer, options.follow)
     say(f"{count} records of {seeds} seeds: {writer.folder}")

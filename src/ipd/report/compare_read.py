@@ -191,9 +191,9 @@ def _failure(run: Path) -> str:
 
 def read_run(run: Path, name: str) -> Entry:
     """One run. Raises ReportError where it is not finished, or its files do not hold what they should."""
+    manifest = read.read_manifest(run)
     config = _config(run / "config.yaml")
     algo = str(config.get("algo", "ipd"))
-    manifest = read.read_json(run / "manifest.json")
     if config.get("task", "") is None:
         raise ReportError("trained, not evaluated: no task was named (--env)")
     if (run / "stages").is_dir() and not (run / "stages" / "evaluate" / "done.json").is_file():

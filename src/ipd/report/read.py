@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ipd.config import read_yaml
+from ipd.config import format_problem, read_yaml
 
 Floats = NDArray[np.float64]
 Number = float | int
@@ -104,12 +104,13 @@ def load(run: Path) -> Run:
         raise ReportError(f"{run}: not a run directory (no manifest.json); `ipd train --out RUN` makes one")
     if stranger(run):
         raise ReportError(f"{stranger(run)}; copy what belongs to the run into it, and delete the rest")
+    manifest = read_manifest(run)
     config = run / "config.yaml"
     text = _text(config) if config.is_file() else ""
     summaries = {stage: read_json(run / "stages" / stage / "summary.json") for stage in STAGES}
     return Run(
         config=text,
-        manifest=read_json(run / "manifest.json"),
+        manifest=manifest,
         metrics=read_metrics(run / "metrics.jsonl"),
         summaries={stage: summary for stage, summary in summaries.items() if summary},
         evaluations=read_evaluations(run / "evaluations.csv"),
@@ -121,6 +122,14 @@ def load(run: Path) -> Run:
             for path in sorted((run / "stages").glob("*/failed.json"))
         },
     )
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """manifest.json; {} where it is missing. Raises ReportError where the run is of a later format."""
+    manifest = read_json(run / "manifest.json")
+    if format_problem(manifest):
+        raise ReportError(f"{run / 'manifest.json'}: {format_problem(manifest)}")
+    return manifest
 
 
 def _algo(config: str) -> str:

@@ -121,7 +121,7 @@ class CheckpointStore:
         Raises `InputError`, naming the file, where bytes, names, shapes or dtypes are not as they should be.
         """
         path = self.path(step)
-        cure = "delete the stage's folder and run the same command again"
+        cure = "delete the stage's folder and run the same `ipd train` again"
         try:
             content = path.read_bytes()
         except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any, get_args
 import yaml
 
 import ipd
-from ipd.config import ADDED, Algo, Config, read_yaml, sections
+from ipd.config import ADDED, Algo, Config, format_problem, read_yaml, sections
 from ipd.report.read import stranger
 from ipd.runs import files
 from ipd.runs.checkpoint import CheckpointStore
@@ -83,9 +83,8 @@ def from_plain(values: dict[str, Any], path: Path) -> Job:
                 values = added | {n: ADDED[where + n] for n in names if where + n in ADDED} | values
             odd = sorted(set(values) ^ set(names)) if isinstance(values, dict) else [where]
             if odd:
-                raise InputError(
-                    f"{path}: field {where}{odd[0]} is missing or unknown; this version cannot read it"
-                )
+                cure = "upgrade ipd if a later one made the run, else restore the line"
+                raise InputError(f"{path}: field {where}{odd[0]} is missing or unknown; {cure}")
             parts = {name: build(getattr(example, name), values[name], f"{where}{name}.") for name in names}
             return type(example)(**parts)
         if isinstance(example, tuple) and isinstance(values, list):
@@ -113,14 +112,24 @@ def from_plain(values: dict[str, Any], path: Path) -> Job:
     return Job(data, task, seeds, build(Config(), rest, "", unread), columns)
 
 
+def require_format(folder: Path) -> None:
+    """`InputError` where the run in `folder` is of a format that only a later version reads."""
+    path = folder / "manifest.json"
+    manifest = files.read_json(path) if path.exists() else {}
+    problem = format_problem(manifest) if isinstance(manifest, dict) else "holds no object; restore it"
+    if problem:
+        raise InputError(f"{path}: {problem}")
+
+
 def read_job(folder: Path) -> Job:
-    """The job of the run in `folder`."""
+    """The job of the run in `folder`. Raises `InputError` where this version cannot read it."""
     path = folder / "config.yaml"
     require_plain(folder)
     if not path.is_file():
         raise InputError(
             f"{folder}: not a run directory (no config.yaml); `ipd train --out {folder}` makes one"
         )
+    require_format(folder)
     try:
         values = read_yaml(path.read_text())
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -208,13 +217,14 @@ def last_good(folder: Path) -> str:
 
 
 def require_usable(folder: Path) -> None:
-    """`InputError` where `folder` is a file, or holds things but no run."""
+    """`InputError` where `folder` is a file, holds things but no run, or a run of a later format."""
     require_plain(folder)
     if folder.is_dir():
         strangers = [path.name for path in folder.iterdir() if path.name not in {"lock", "manifest.json"}]
         strangers = [name for name in strangers if not name.endswith(files.PARTIAL)]
         if strangers and not (folder / "config.yaml").exists():
             raise InputError(f"{folder}: not empty and not a run ({strangers[0]}); choose another --out")
+        require_format(folder)
     elif folder.exists():
         raise InputError(f"{folder}: is a file; choose another --out")
 

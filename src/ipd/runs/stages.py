@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from ipd.config import Config, trimmed
+from ipd.config import FORMAT, Config, trimmed
 from ipd.data.columns import Storage
 from ipd.data.episodes import (
     Episodes,
@@ -238,6 +238,7 @@ def _overrides(job: Job) -> list[str]:
 def _manifest(job: Job, overrides: list[str], episodes: Episodes, spec: Spec) -> dict[str, Any]:
     """What ran; no clock times, so that equal runs are equal files."""
     return {
+        "format": FORMAT,
         "versions": rundir.versions(),
         "device": jax.default_backend(),
         "data": {
