@@ -45,7 +45,6 @@ FORBIDDEN = (
     "pty.spawn",
     "socket.connect",
     "pickle.find_class",
-    "ctypes.dlsym",
 )
 
 seen: list[str] = []
