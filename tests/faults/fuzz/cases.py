@@ -218,9 +218,11 @@ def sign(folder: Path) -> None:
     """Makes the digests in a run or an export those of its files: an enemy's, not an accident's."""
 
     def of(path: Path) -> str:
+        if not path.is_file():
+            raise OSError("no plain file")
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    for path in folder.glob("**/*.json"):
+    for path in filter(Path.is_file, folder.glob("**/*.json")):
         try:
             told = json.loads(path.read_text())
             if path.name == "done.json":
@@ -234,7 +236,7 @@ def sign(folder: Path) -> None:
             else:
                 continue
             path.write_text(json.dumps(told))
-        except (ValueError, LookupError, TypeError, OSError):  # spoiled beyond that
+        except (ValueError, LookupError, TypeError, OSError, RecursionError):  # spoiled beyond that
             continue
 
 
