@@ -293,7 +293,13 @@ class _Plain(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it refers to parts of itself (&name, *name); write them out")
-        return super().compose_node(parent, index)
+        self.depth = getattr(self, "depth", 0) + 1
+        if self.depth > 50:
+            raise yaml.YAMLError("it is nested more than 50 deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 def read_yaml(text: str) -> Any:

@@ -73,13 +73,9 @@ def test_wrong_input_is_read_or_refused_in_one_line(group: str, specimens: Path,
     for (target, mutation, kind), count in sorted(counts.items()):
         print(f"{target},{mutation},{kind},{count}")
     slowest, largest = (max(ends, key=lambda end: end.get(key, 0)) for key in ("seconds", "peak"))
-    for end, figure in (
-        (slowest, f"{slowest['seconds']:.1f} s"),
-        (largest, f"{largest['peak'] / 2**30:.2f} GiB"),
-    ):
-        print(
-            f"at most {figure}: {end['target']}, {end.get('mutation')}, seed {end['seed']}, {len(ends)} cases"
-        )
+    for end in (slowest, largest):
+        where = f"{end['target']}, {end.get('mutation')}, seed {end['seed']} of {len(ends)} cases"
+        print(f"{end['seconds']:.1f} s, {end['peak'] / 2**30:.2f} GiB: {where}")
     faults = [end for end in ends if end["end"] not in ("accepted", "refused")]
     assert not faults, "\n".join(json.dumps(end) for end in faults[:20])
     kinds = Counter(end["end"] for end in ends)

@@ -55,13 +55,13 @@ def load(
     read whose link, type or size is not what a dataset has.
     """
     with ExitStack() as stack:
-        if source.startswith("bundled:"):
-            path = stack.enter_context(importlib.resources.as_file(_bundled(source)))
-        elif source.startswith("minari:"):
-            path = find_minari(source)
-        else:
-            path = Path(source)
         try:
+            if source.startswith("bundled:"):
+                path = stack.enter_context(importlib.resources.as_file(_bundled(source)))
+            elif source.startswith("minari:"):
+                path = find_minari(source)
+            else:
+                path = Path(source)
             return _read(path, source, task, storage, None if columns is None else str(columns))
         except DataError:
             raise

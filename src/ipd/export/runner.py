@@ -67,6 +67,7 @@ class Runner:
         """The policy alone: no check of the observation, no limits."""
         self.needs_reward = "reward" in self.contract["memory"]
         self.reset()
+        self.step(self._mean, self.blank())  # what does not fit together shows here
 
     def reset(self, last_action: ArrayLike | None = None) -> None:
         """Begin an episode. `last_action` (act,): the one in force now, from which the rate limit counts."""
@@ -187,9 +188,8 @@ def _bytes(path: Path) -> bytes:
 
 def _contract(path: Path) -> dict[str, Any]:
     contract: dict[str, Any] = json.loads(_bytes(path))
-    if contract.get("format") != FORMAT:
-        told = f"format {contract.get('format')!r}, this runner reads {FORMAT}"
-        raise ValueError(f"{path}: {told}; use the runner.py exported beside it")
+    if (found := contract.get("format")) != FORMAT:
+        raise ValueError(f"{path}: format {found!r}, this runner reads {FORMAT}; use the runner.py beside it")
     if contract["sha256"] != digest_of(contract):
         raise ValueError(f"{path}: damaged or edited, its sha256 is not that of its values; export it again")
     code = path.with_name("runner.py")  # its line ends may have changed on the way to another system

@@ -91,8 +91,9 @@ def stranger(run: Path) -> str:
     for folder, names, files in os.walk(root):
         for name in (*names, *files):
             path = Path(folder, name)
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-                return f"{path}: is a link that leads out of the run"
+            inside = Path(os.path.realpath(path)).is_relative_to(root)
+            if path.is_symlink() and not (inside and path.exists()):
+                return f"{path}: is a link that leads {'to nothing' if inside else 'out of the run'}"
             if path.exists() and not (path.is_file() or path.is_dir()):
                 return f"{path}: is no plain file"
     return ""

@@ -53,7 +53,7 @@ def points(run: Path) -> Iterator[Point]:
     """
     path = run / "metrics.jsonl"
     for number, line in enumerate(
-        path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else [], 1
+        path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else [], 1
     ):
         if not line.endswith("\n"):
             break
@@ -85,7 +85,7 @@ def _returns(path: Path) -> Iterator[Point]:
                 for name in ("return", "normalized"):
                     if row[name]:
                         found.setdefault(name, []).append(float(row[name]))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: no table of evaluations ({error!r}); `ipd evaluate` makes it") from error

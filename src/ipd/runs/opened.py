@@ -113,10 +113,11 @@ def load(folder: str | Path, seed: int | None = None) -> Controller:
     """
     run, row = open_seed(Path(folder), seed)
     name = run.config.algo
-    if name != "ipd":
-        return judging.acting(run, name, learning.baseline(run, name).state, row)
-    guide = guide_of(run, learning.value(run))
-    return judging.controller(run, guide, policy_of(run, guide).state, row)
+    with files.understood(run.folder):
+        if name != "ipd":
+            return judging.acting(run, name, learning.baseline(run, name).state, row)
+        guide = guide_of(run, learning.value(run))
+        return judging.controller(run, guide, policy_of(run, guide).state, row)
 
 
 def open_seed(folder: Path, seed: int | None = None) -> tuple[Run, slice]:

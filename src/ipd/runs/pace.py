@@ -70,7 +70,7 @@ def timed(out: Path) -> list[Timed]:
     """Every run below `out` that tells what it is and what it took."""
     found = []
     for path in sorted(out.glob("*/*/*/timing.jsonl")):
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(InputError, OSError):
             found.append(Timed(rundir.read_job(path.parent), _work(path)))
     return found
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ipd.data.episodes import Normaliser
-from ipd.runs import learning, modelling
+from ipd.runs import files, learning, modelling
 from ipd.runs.context import Run, unstack
 from ipd.runs.errors import InputError
 from ipd.runs.opened import open_run
@@ -118,9 +118,10 @@ def load_world(folder: str | Path, seed: int | None = None) -> World:
     `seed` is one of the run's seeds (default: the first). Raises `InputError`.
     """
     run, row = _opened(folder, seed, "world")
-    ensemble = unstack(modelling.ensembles(run), row)
-    kappa = float(run.summary("world")["seeds"][row]["kappa"])
-    predict = predict_fn(run.config.world, ensemble, modelling.rule_of(run))
+    with files.understood(run.folder):
+        ensemble = unstack(modelling.ensembles(run), row)
+        kappa = float(run.summary("world")["seeds"][row]["kappa"])
+        predict = predict_fn(run.config.world, ensemble, modelling.rule_of(run))
     return World(predict, kappa, run.normaliser)
 
 
@@ -130,8 +131,9 @@ def load_values(folder: str | Path, seed: int | None = None, refitted: bool = Fa
     `seed` is one of the run's seeds (default: the first). Raises `InputError`.
     """
     run, row = _opened(folder, seed, "refit" if refitted else "value")
-    values = learning.value(run)
-    chosen = learning.refit(run, values, "trusted") if refitted else values
+    with files.understood(run.folder):
+        values = learning.value(run)
+        chosen = learning.refit(run, values, "trusted") if refitted else values
     return Values(unstack(chosen.state, row), run.normaliser, run.config.value.discount)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ipd.export.runner import digest_of
 
 from .specimens import FORMATS, arrays
 from .wrong_archives import NPZ, NPZ_BOMB, PARQUET, PARQUET_BOMB
@@ -37,6 +41,8 @@ class Target(NamedTuple):
     """How many of the cases."""
     only: tuple[str, ...] = ()
     """Globs of the files that are spoiled; all without it."""
+    signed: bool = False
+    """Whether digests are sometimes made to fit."""
 
 
 def _load(path: Path, draw: random.Random) -> None:
@@ -121,7 +127,7 @@ TARGETS: dict[str, Target] = {
     "npz": Target("data.npz", _load, 40),
     "parquet": Target("data.parquet", _load, 40),
     "csv": Target("data.csv", _load, 40),
-    "csv map": Target("data.csv", _load, 20, ("*.yaml",)),
+    "csv map": Target("data.csv", _load, 20, False, ("*.yaml",)),
     "lerobot 2": Target("lerobot2", _load, 20),
     "lerobot 3": Target("lerobot3", _load, 30),
     "minari": Target("minari", _load, 60),
@@ -170,17 +176,17 @@ TARGETS: dict[str, Target] = {
         5,
     ),
     "load": Target(
-        "run", _acting, 40, ("*.json", "*.yaml", "stages/value/*", "stages/refit/*", "stages/policy/*")
+        "run", _acting, 40, ("*.json", "*.yaml", "stages/value/*", "stages/refit/*", "stages/policy/*"), True
     ),
-    "load_world": Target("run", _world, 15, ("*.json", "*.yaml", "stages/world/*")),
-    "load_values": Target("run", _values, 15, ("*.json", "*.yaml", "stages/value/*", "stages/refit/*")),
+    "load_world": Target("run", _world, 15, ("*.json", "*.yaml", "stages/world/*"), True),
+    "load_values": Target("run", _values, 15, ("*.json", "*.yaml", "stages/value/*", "stages/refit/*"), True),
     "evaluate": Target("run", _command("evaluate", "PATH", "--episodes", "1"), 8),
     "audit": Target("run", _command("audit", "PATH"), 5),
     "judge": Target("run", _command("judge", "PATH"), 5),
     "view": Target("run", _command("view", "PATH", "--count", "2"), 8),
     "export": Target("run", _command("export", "PATH", "--format", "safetensors", "--to", "PATH/made"), 8),
     **{
-        f"runner ({kind})": Target(f"export-{kind}", _runner, weight)
+        f"runner ({kind})": Target(f"export-{kind}", _runner, weight, (), True)
         for kind, weight in zip(FORMATS, (30, 40, 10), strict=True)
     },
 }
@@ -208,6 +214,32 @@ def files_of(target: Target, folder: Path) -> list[Path]:
     return sorted(path for path in found if path.name not in ("lock", "report.html", "runner.py"))
 
 
+def sign(folder: Path) -> None:
+    """Makes the digests in a run or an export those of its files: an enemy's, not an accident's."""
+
+    def of(path: Path) -> str:
+        if not path.is_file():
+            raise OSError("no plain file")
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    for path in filter(Path.is_file, folder.glob("**/*.json")):
+        try:
+            told = json.loads(path.read_text())
+            if path.name == "done.json":
+                places = [path.with_name("summary.json"), *folder.glob("augmented.hdf5")]
+                told["sha256"] = {place.name: of(place) for place in places}
+            elif path.with_suffix(".safetensors").is_file():
+                told["sha256"] = of(path.with_suffix(".safetensors"))
+            elif path.name == "contract.json":
+                told["policy"]["sha256"] = of(path.with_name(told["policy"]["file"]))
+                told["sha256"] = digest_of(told)
+            else:
+                continue
+            path.write_text(json.dumps(told))
+        except (ValueError, LookupError, TypeError, OSError, RecursionError):  # spoiled beyond that
+            continue
+
+
 def spoil(target: Target, folder: Path, outside: Path, draw: random.Random, mutation: str = "") -> str:
     """Spoils one file, in the way of that name if given; returns what was done."""
     files = files_of(target, folder)
@@ -223,6 +255,9 @@ def spoil(target: Target, folder: Path, outside: Path, draw: random.Random, muta
         mutation, change = draw.choice([*FILE.items()] if not own or draw.random() < 0.4 else [*own.items()])
     try:
         change(draw, path, outside)
+        if folder.is_dir() and target.signed and draw.random() < 0.4:
+            sign(folder)
+            mutation += ", signed"
     except (OSError, ValueError, TypeError, LookupError):  # what cannot even be written; often half of it was
         mutation += " (as far as it goes)"
     return mutation

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds without an answer, beyond which a worker hangs where no signal reaches it."""
 ROOT = Path(__file__).resolve().parents[3]
 
