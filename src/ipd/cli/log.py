@@ -30,7 +30,7 @@ class Log:
 def main(argv: list[str]) -> int:
     """Parses, writes, says where."""
     options = parse(Log, argv, "log")
-    from ipd.runs import dashboards, rundir
+    from ipd.runs import dashboards, files
 
     run = options.run.resolve()
     if options.follow and not (run / "config.yaml").exists():
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
             time.sleep(2.0)
     if not (run / "config.yaml").exists():
         raise InputError(f"{options.run}: not a run directory (no config.yaml); --follow waits for one")
-    rundir.require_format(run)
+    files.require_format(run)
     writer = dashboards.WRITERS[options.to](run, options.out or run.parent)
     count, seeds = dashboards.copy(run, writer, options.follow)
     say(f"{count} records of {seeds} seeds: {writer.folder}")

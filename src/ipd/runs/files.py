@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ipd.config import format_problem
 from ipd.data.atomic import PARTIAL, remove, replacing
 from ipd.runs.errors import InputError
 
-__all__ = ["PARTIAL", "digest", "read_json", "remove_partial", "replacing", "write_bytes", "write_json"]
+__all__ = ["PARTIAL", "digest", "read_json", "remove_partial", "replacing", "require_format", "write_bytes",
+           "write_json"]  # fmt: skip
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -31,6 +33,15 @@ def read_json(path: Path) -> Any:
     except (OSError, ValueError) as error:
         cure = "delete its folder and run the same command again"
         raise InputError(f"{path}: cannot be read as JSON ({error}); {cure}") from error
+
+
+def require_format(folder: Path) -> None:
+    """`InputError` where the run in `folder` is of a format that only a later version reads."""
+    path = folder / "manifest.json"
+    manifest = read_json(path) if path.exists() else {}
+    problem = format_problem(manifest) if isinstance(manifest, dict) else "holds no object; restore it"
+    if problem:
+        raise InputError(f"{path}: {problem}")
 
 
 def digest(content: bytes) -> str:
