@@ -17,7 +17,7 @@ from ipd.cli import main
 from ipd.config import FORMAT
 from ipd.export import runner
 from ipd.report import compare_read, read
-from ipd.runs import rundir
+from ipd.runs import files, rundir
 from ipd.runs.errors import InputError
 
 from .record import HERE, TRAIN, answers, exported, observations
@@ -106,7 +106,7 @@ def test_a_run_of_a_later_format_is_refused_everywhere(run: Path, capsys: pytest
 def test_a_format_that_is_no_number_is_refused(tmp_path: Path, found: object) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"format": found}))
     with pytest.raises(InputError, match=r"manifest\.json: its format is .*, expected a whole number"):
-        rundir.require_format(tmp_path)
+        files.require_format(tmp_path)
 
 
 @pytest.mark.parametrize("folder", EXPORTS, ids=lambda path: path.name)

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     """Parses, writes, says where."""
     options = parse(Log, argv, "log")
     from ipd.report import read
-    from ipd.runs import dashboards
+    from ipd.runs import dashboards, files
 
     run = options.run.resolve()
     if options.follow and not (run / "config.yaml").exists():
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         raise InputError(f"{options.run}: not a run directory (no config.yaml); --follow waits for one")
     if read.stranger(run):
         raise InputError(f"{read.stranger(run)}; copy what belongs to the run into it")
-    rundir.require_format(run)
+    files.require_format(run)
     writer = dashboards.WRITERS[options.to](run, options.out or run.parent)
     count, seeds = dashboards.copy(run, writer, options.follow)
     say(f"{count} records of {seeds} seeds: {writer.folder}")

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ipd.config import format_problem
 from ipd.data.atomic import PARTIAL, remove, replacing
 from ipd.data.errors import DataError
 from ipd.runs.errors import InputError
@@ -22,6 +23,7 @@ __all__ = [
     "read_object",
     "remove_partial",
     "replacing",
+    "require_format",
     "write_bytes",
     "write_json",
 ]
@@ -81,6 +83,15 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file; of a large one once a process, as long as it is not written to."""
     stat = path.stat()
     return _digest_of(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+def require_format(folder: Path) -> None:
+    """`InputError` where the run in `folder` is of a format that only a later version reads."""
+    path = folder / "manifest.json"
+    manifest = read_json(path) if path.exists() else {}
+    problem = format_problem(manifest) if isinstance(manifest, dict) else "holds no object; restore it"
+    if problem:
+        raise InputError(f"{path}: {problem}")
 
 
 def digest(content: bytes) -> str:

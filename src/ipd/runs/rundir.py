@@ -17,7 +17,7 @@ from typing import Any, get_args
 import yaml
 
 import ipd
-from ipd.config import ADDED, Algo, Config, format_problem, read_yaml, sections
+from ipd.config import ADDED, Algo, Config, read_yaml, sections
 from ipd.report.read import stranger
 from ipd.runs import files
 from ipd.runs.checkpoint import CheckpointStore
@@ -112,15 +112,6 @@ def from_plain(values: dict[str, Any], path: Path) -> Job:
     return Job(data, task, seeds, build(Config(), rest, "", unread), columns)
 
 
-def require_format(folder: Path) -> None:
-    """`InputError` where the run in `folder` is of a format that only a later version reads."""
-    path = folder / "manifest.json"
-    manifest = files.read_json(path) if path.exists() else {}
-    problem = format_problem(manifest) if isinstance(manifest, dict) else "holds no object; restore it"
-    if problem:
-        raise InputError(f"{path}: {problem}")
-
-
 def read_job(folder: Path) -> Job:
     """The job of the run in `folder`. Raises `InputError` where this version cannot read it."""
     path = folder / "config.yaml"
@@ -129,7 +120,7 @@ def read_job(folder: Path) -> Job:
         raise InputError(
             f"{folder}: not a run directory (no config.yaml); `ipd train --out {folder}` makes one"
         )
-    require_format(folder)
+    files.require_format(folder)
     try:
         values = read_yaml(path.read_text())
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -224,7 +215,7 @@ def require_usable(folder: Path) -> None:
         strangers = [name for name in strangers if not name.endswith(files.PARTIAL)]
         if strangers and not (folder / "config.yaml").exists():
             raise InputError(f"{folder}: not empty and not a run ({strangers[0]}); choose another --out")
-        require_format(folder)
+        files.require_format(folder)
     elif folder.exists():
         raise InputError(f"{folder}: is a file; choose another --out")
 
