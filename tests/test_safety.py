@@ -144,4 +144,4 @@ def test_an_audit_that_was_not_made_is_not_passed(script: str, code: int, said: 
     done = subprocess.run(["make", "audit"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, said in done.stdout) == (code, True), done.stdout + done.stderr
     dry = subprocess.run(["make", "-n", "test"], cwd=tmp_path, capture_output=True, text=True).stdout
-    assert "audit" not in dry
+    assert "pip-audit" not in dry

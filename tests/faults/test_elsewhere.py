@@ -19,6 +19,8 @@ from ipd.data.sources import load
 from ipd.runs import augmented, enlarged
 from ipd.runs.opened import open_run
 
+from .conftest import unsign
+
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = Path(os.environ.get("IPD_PEERS", ROOT / ".venv-peers")) / "bin" / "python"
 
@@ -40,6 +42,7 @@ def more(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> More:
         lengths = file["seed-1/provenance/length"][()]
         ends, fell = np.cumsum(lengths) - 1, np.arange(len(lengths)) % 3 == 0
         file["seed-1/terminals"][ends[fell]], file["seed-1/timeouts"][ends[fell]] = True, False
+    unsign(run, "augment")
     path = run / "more.hdf5"
     enlarged.write(open_run(run, task=False, needs=("augment",)), 1, path)
     return More(path, load(str(path)), lengths, fell)

@@ -21,7 +21,7 @@ from ipd.runs.context import Run
 from ipd.runs.loop import Schedule
 from ipd.runs.suites import Suite, Variant
 
-from .conftest import OPTIONS
+from .conftest import OPTIONS, unsign
 from .test_kills import contents
 
 APART = 1e-4
@@ -49,6 +49,7 @@ def alone(finished: Path, small: Path, tmp_path_factory: pytest.TempPathFactory)
     with h5py.File(out / "augmented.hdf5", "r+") as mine, h5py.File(finished / "augmented.hdf5") as theirs:
         del mine["seed-1"]
         theirs.copy("seed-1", mine)
+    unsign(out, "augment")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stages, "_has_task", lambda run: False)
         patched.setattr(stages.examples, "view", lambda *all: None)

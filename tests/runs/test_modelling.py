@@ -14,7 +14,7 @@ from ipd.config import WorldConfig
 from ipd.data.episodes import fit_normaliser
 from ipd.data.probes import linear_quadratic
 from ipd.presets import preset
-from ipd.runs import modelling
+from ipd.runs import files, modelling
 from ipd.runs.context import Run
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
@@ -35,6 +35,7 @@ def test_ensemble_comes_back_without_data_with_the_head_it_has(tmp_path: Path, h
     scale = ChangeScale(jnp.arange(3.0), jnp.arange(1.0, 4.0))
     made = jax.vmap(lambda key: learn.init(small, run.spec, scale, head, key))(run.keys("world"))
     run.store("world", "f").save(9, made)
+    files.write_json(tmp_path / "stages" / "world" / "done.json", {"fingerprint": "f"})
     read = modelling.ensembles(run)
     assert (read.termination is not None) == head
     for left, right in zip(jax.tree.leaves(read), jax.tree.leaves(made.best), strict=True):
