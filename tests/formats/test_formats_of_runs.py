@@ -115,5 +115,5 @@ def test_a_kept_export_acts_as_it_did_or_names_its_own_runner(folder: Path) -> N
         told = json.loads((folder / "actions.json").read_text())
         np.testing.assert_allclose(exported(folder), told, atol=1e-5)
     else:
-        with pytest.raises(ValueError, match=r"use the runner\.py exported beside it"):
+        with pytest.raises(ValueError, match=r"use the runner\.py beside it"):
             runner.Runner(folder)
