@@ -1,7 +1,6 @@
 """Stopped anywhere, the same command again ends with the files of a run that was never stopped.
 
-`make test` does a short form of this; `make faults` the long one (IPD_FAULTS=long), whose figures are in
-docs/reliability.md.
+`make test` does a short form of this; `make faults` the long one (IPD_FAULTS=long).
 """
 
 from __future__ import annotations
