@@ -182,6 +182,21 @@ def test_damaged_checkpoint_is_named(copy: Path, capsys: pytest.CaptureFixture[s
     assert str(path) in last and "sha256" in last
 
 
+def test_a_stopped_seed_is_no_result(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint.CheckpointStore(copy / "stages" / "policy", "f").fail(
+        {0: "tensor w is not finite at update 9"}
+    )
+    with pytest.raises(InputError, match=r"seed 0 was stopped \(stage policy: tensor w .*; there are 1"):
+        ipd.load(copy, seed=0)
+    assert np.isfinite(ipd.load(copy).act(np.zeros(11))).all()  # the first seed that ended
+    assert main(["judge", str(copy)]) == 2
+    assert "a seed was stopped" in capsys.readouterr().err
+    (copy / "stages" / "audit" / "done.json").unlink()
+    assert main(["audit", str(copy)]) == 0
+    told = json.loads((copy / "stages" / "audit" / "summary.json").read_text())["seeds"]
+    assert [len(each["rows"]) for each in told] == [0, 4]
+
+
 def test_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = checkpoint.CheckpointStore(tmp_path, "f")
     store.save(1, {"weight": np.arange(3.0)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from report.conftest import synthetic_run
 
+from ipd.config import sections
 from ipd.presets import preset
 from ipd.report import headline, read
 from ipd.runs import alarms, dashboards
@@ -35,7 +37,15 @@ def rings(stage: str, last: dict[str, float], entry: dict[str, Any], small_steps
     ("stage", "last", "entry", "what", "cure"),
     [
         ("value", {"q_mean": 1.01 * REACH}, {}, "Q has blown up: 202", "--value.learning-rate"),
-        ("rebrac", {"q_policy": -1.1 * REACH}, {}, "no policy can reach more than 200", "--rebrac.learning"),
+        ("refit", {"q_mean": 1.01 * REACH}, {}, "Q has blown up: 202", "--value.learning-rate"),
+        ("cloning", {"action_error": 9.0}, {}, "has left the data's actions", "more --cloning.steps"),
+        (
+            "rebrac",
+            {"q_policy": -1.1 * REACH},
+            {},
+            "no policy can reach more than 200",
+            "--rebrac.critic-learning-rate",
+        ),
         ("world", {"log_variance": 0.0}, {}, "upper bound, 0.00 of 0.2", "--world.steps"),
         ("world", {"log_variance": -9.8}, {}, "lower bound, -9.80 of -10", "ipd data check"),
         ("world", {}, {"member_error": [0.1, 0.4, 0.11]}, "member 1 of the world model is dead", "--world"),
@@ -55,6 +65,10 @@ def test_alarm_rings_with_a_cure(
 ) -> None:
     (alarm,) = rings(stage, last, entry, small_steps)
     assert alarm.seed == 7 and what in alarm.what and cure in alarm.cure
+    algo: Any = stage if stage == "rebrac" else "ipd"
+    named = dict.fromkeys(sections(algo), ())
+    for section, name in re.findall(r"--(\w+)\.([\w-]+)", alarm.cure):
+        assert section in named and hasattr(getattr(CONFIG, section), name.replace("-", "_")), alarm.cure
 
 
 def test_alarms_are_silent_where_all_is_well(small_steps: Steps) -> None:

@@ -20,6 +20,7 @@ from ipd.cli import train as train_command
 from ipd.data.sources import load
 from ipd.runs import plans, stages, suites, sweep
 from ipd.runs.errors import InputError
+from ipd.runs.stopping import SAID
 from ipd.runs.suites import SETS, SUITES, Suite, Variant
 
 HOPPER = ("hopper-medium-replay",)
@@ -263,3 +264,15 @@ def test_what_kills_a_run_is_told(small: Path, tmp_path: Path, monkeypatch: pyte
     assert [outcome.state for outcome in outcomes.values()] == ["failed", "failed"]
     line = outcomes["hopper-medium-replay/iql/seeds-0"].line
     assert line == "killed by signal 9 after: value: 3 updates (out of memory?)"
+
+
+def test_a_run_that_was_told_to_end_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM ends `ipd train` with 0; a sweep that outlives it has that run still to do."""
+    script = tmp_path / "ipd.py"
+    script.write_text(f"print('ipd train: {SAID}; what was done is saved')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sweep, "begun", lambda out, entry: ())
+    entry = plans.plan(SUITES["table1"], "tiny", seeds=1, group=1).entries[0]
+    assert SAID in sweep._in_process(entry, tmp_path, lambda text: None, 1.0)
+    script.write_text("print('done')\n")
+    assert sweep._in_process(entry, tmp_path, lambda text: None, 1.0) == ""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from ipd.runs.stopping import Stopped, on_sigterm
+from ipd.runs.stopping import SAID, Stopped, on_sigterm
 
 COMMANDS = {
     "demo": "bundled Hopper data, every stage, a page at the end (about ten minutes)",
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _later(command: str) -> str:
-    return f"ipd {command}: stopped (SIGTERM); what was done is saved, the same command goes on from there"
+    return f"ipd {command}: {SAID}; what was done is saved, the same command goes on from there"
 
 
 def _verdict(error: Exception) -> tuple[int, str]:

@@ -3,6 +3,7 @@ and on the page."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ def _of_metrics(
             yield Alarm(
                 seed,
                 f"Q has blown up: {largest:.3g} on average, where no policy can reach more than {reach:.3g}",
-                f"a smaller --{stage}.learning-rate, or a lower --value.expectile",
+                f"a smaller {_rate(config, stage)}",
             )
     if "log_variance" in last:
         low, high = config.world.log_variance_bounds
@@ -81,8 +82,18 @@ def _of_metrics(
                 seed,
                 f"the policy has left the data's actions: squared difference {last['action_error']:.3g}, "
                 f"where the mean action always taken gives {spread:.3g}",
-                f"less --policy.q-weight, or more --{stage}.steps if it still falls",
+                "less --policy.q-weight" * (stage == "policy")
+                + ", or " * (stage == "policy")
+                + f"more --{stage}.steps if it still falls",
             )
+
+
+def _rate(config: Config, stage: str) -> str:
+    """The options that set how fast a stage learns; the refit has those of the values."""
+    section = "value" if stage == "refit" else stage
+    names = (field.name for field in dataclasses.fields(getattr(config, section)))
+    rates = [f"--{section}.{name.replace('_', '-')}" for name in names if name.endswith("learning_rate")]
+    return ", ".join(rates)
 
 
 def _of_summary(seed: int, entry: Mapping[str, Any]) -> Iterator[Alarm]:
@@ -94,7 +105,7 @@ def _of_summary(seed: int, entry: Mapping[str, Any]) -> Iterator[Alarm]:
                 seed,
                 f"member {', '.join(map(str, dead))} of the world model is dead: held-out error "
                 f"{errors[dead[0]]:.3g}, the median member's is {np.nanmedian(errors):.3g}",
-                "another --first-seed, more --world.members, or more --world.steps",
+                "another --first-seed, more --world.num-members, or more --world.steps",
             )
     accepted = entry.get("accepted_first")
     if accepted is not None and entry.get("selected", 0) and accepted < FEW_ACCEPTED:

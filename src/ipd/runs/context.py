@@ -91,12 +91,16 @@ class Run:
         return self.job.seeds
 
     def row(self, seed: int | None) -> int:
-        """Place of a seed among the run's (None: the first). Raises `InputError` where it is none of them."""
-        seed = self.seeds[0] if seed is None else seed
+        """Place of a seed among the run's (None: the first). Raises `InputError` where it is none of them, or
+        was stopped at something that is not finite: what there is of it is no result."""
+        failed = self.failed
+        ended = [each for each in self.seeds if each not in failed]
+        seed = (ended or self.seeds)[0] if seed is None else seed
+        there = f"there are {', '.join(map(str, ended)) or 'none'}"
         if seed not in self.seeds:
-            raise InputError(
-                f"{self.folder}: has no seed {seed}; there are {', '.join(map(str, self.seeds))}"
-            )
+            raise InputError(f"{self.folder}: has no seed {seed}; {there}")
+        if seed in failed:
+            raise InputError(f"{self.folder}: seed {seed} was stopped ({failed[seed]}); {there}")
         return self.seeds.index(seed)
 
     @cached_property

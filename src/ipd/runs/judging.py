@@ -195,7 +195,9 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
             dreamer = imagination.dreamer_of(run, values, world, row)
             states = {"chosen": _chosen(run, seed), "random": _random(run, seed)}
             rows = []
-            for number, (kind, start) in enumerate((k, s) for k, s in states.items() if len(s)):
+            for number, (kind, start) in enumerate(
+                (k, s) for k, s in states.items() if len(s) and seed not in run.failed
+            ):
                 for planner, config in _planners(run).items():
                     free = dreamer._replace(kappa=jnp.asarray(jnp.inf))
                     key = jax.random.fold_in(keys[row], number)

@@ -236,7 +236,8 @@ def _refuse_non_finite(
         row, text = next(iter(what.items()))
         raise RunFailed(
             f"stage {stage}, seed number {row}: {text}; "
-            f"the last good checkpoint is kept; a smaller --{stage}.learning-rate may help"
+            f"the last good checkpoint is kept; a smaller --{'value' if stage == 'refit' else stage}."
+            "learning-rate may help"
         )
     if what:
         raise SeedsFailed(what)

@@ -21,7 +21,7 @@ from ipd.report import page
 from ipd.runs import loop, opened, rundir
 from ipd.runs.algorithms import ALGORITHMS, code_of
 from ipd.runs.context import Run, plain, unstack
-from ipd.runs.errors import InputError
+from ipd.runs.errors import InputError, RunFailed
 from ipd.runs.judged import Judged, Model, contenders, model_of, with_values
 from ipd.runs.metrics import MetricsLog
 from ipd.types import Steps
@@ -78,6 +78,9 @@ def judge(
         if number < 1:
             raise InputError(f"--{name} {number}: must be at least 1")
     run = with_values(opened.open_run(folder))
+    if run.failed:
+        told = "; ".join(f"seed {seed}, {text}" for seed, text in run.failed.items())
+        raise InputError(f"{folder}: a seed was stopped ({told}); judge a run without that seed")
     updates = min(run.config.value.steps, MOST_UPDATES) if steps is None else steps
     with rundir.locked(folder), run.progress:
         found, trained, imagines = contenders(run)
@@ -189,7 +192,7 @@ def _fitted(
         lambda s, m: jax.random.fold_in(jax.random.fold_in(jax.random.key(s), KEY + settings.seed), m)
     )(jnp.asarray(own_seed), jnp.asarray(member))
     fresh = jax.jit(jax.vmap(lambda key: fqe.init(config, run.spec, jax.random.fold_in(key, 0))))(keys)
-    state, _ = loop.train(
+    state, _ = _trained(
         STAGE, loop.Learner(fqe.draw, fqe.update), config, fresh, data,
         fqe.DATA_AXES, keys, run.schedule(config.steps), run.store(STAGE, fingerprint),
         MetricsLog(run.stage_folder(STAGE) / "metrics.jsonl", tuple(range(len(keys)))), run.progress,
@@ -203,6 +206,14 @@ def _fitted(
     first, last = ground.starts[ground.chosen], ground.starts[ground.chosen + 1] - 1
     after = said(ground.steps.next_observations[last], ground.rows.logged[last] + 1)
     return said(ground.steps.observations[first], ground.rows.logged[first]), after[:, -1].mean(1)
+
+
+def _trained(*arguments: Any) -> tuple[Any, int]:
+    """As `loop.train`; one network that fails spoils the comparison, so all of it."""
+    try:
+        return loop.train(*arguments)
+    except loop.SeedsFailed as error:
+        raise RunFailed(f"stage {STAGE}: {next(iter(error.what.values()))}; nothing was judged") from error
 
 
 def in_logged_units(run: Run, values: Any) -> NDArray[np.float64]:

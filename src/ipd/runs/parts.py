@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float
 from ipd.data.episodes import Normaliser
 from ipd.runs import files, learning, modelling
 from ipd.runs.context import Run, unstack
-from ipd.runs.errors import InputError
 from ipd.runs.opened import open_run
 from ipd.runs.progress import Progress
 from ipd.types import PredictFn
@@ -140,7 +139,4 @@ def load_values(folder: str | Path, seed: int | None = None, refitted: bool = Fa
 def _opened(folder: str | Path, seed: int | None, stage: str) -> tuple[Run, int]:
     opened = open_run(Path(folder), task=False, needs=(stage,))
     run = dataclasses.replace(opened, progress=Progress(quiet=True))
-    seed = run.seeds[0] if seed is None else seed
-    if seed not in run.seeds:
-        raise InputError(f"{folder}: has no seed {seed}; there are {', '.join(map(str, run.seeds))}")
-    return run, run.seeds.index(seed)
+    return run, run.row(seed)

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 GRACE = 4.0
 """Seconds that a run has to save before it is left where its files are, which is a good place at any time."""
 
+SAID = "stopped (SIGTERM)"
+"""In the last line of a command that was; it ends with 0, and has not done all that it was asked for."""
+
 _asked = threading.Event()
 
 

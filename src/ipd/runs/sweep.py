@@ -21,6 +21,7 @@ from ipd.config import content_hash
 from ipd.runs import files, rundir
 from ipd.runs.errors import InputError
 from ipd.runs.plans import Entry, Plan
+from ipd.runs.stopping import SAID
 
 Say = Callable[[str], None]
 
@@ -176,4 +177,4 @@ def _in_process(entry: Entry, out: Path, say: Say, checkpoint_seconds: float) ->
             raise
     if code < 0:
         return f"killed by signal {-code} after: {last}" + (" (out of memory?)" if code == -9 else "")
-    return last if code else ""
+    return last if code or SAID in last else ""
