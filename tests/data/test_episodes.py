@@ -187,3 +187,10 @@ def test_episodes_shorter_than_a_window_are_refused(episodes: Episodes) -> None:
 def test_an_error_is_one_line_whatever_is_put_in() -> None:
     error = DataError("bad\nthing", file="a\nb.hdf5", key="rewards", row=0, cure="mend it")
     assert str(error) == "a b.hdf5, key 'rewards', row 0: bad thing; mend it"
+
+
+def test_names_that_are_no_list_are_refused() -> None:
+    rows = np.zeros((4, 2), np.float32)
+    ends = np.arange(4) == 3
+    with pytest.raises(DataError, match=r"observation_names.*is 'ab'; give a list of strings"):
+        Episodes.from_arrays(rows, rows, rows[:, 0], ends, ~ends & False, observation_names="ab")

@@ -163,6 +163,20 @@ def test_absurd_shapes_are_refused_unread(arrays: Arrays, write: Write, tmp_path
     refused(path, "observations", says="cannot hold")
 
 
+def test_a_header_that_is_no_python_is_refused(arrays: Arrays, tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    header = members["observations.npy"]
+    assert b"), }" in header
+    members["observations.npy"] = header.replace(b"), }", b" , }")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    refused(str(path), says="cannot be read")
+
+
 def test_a_chunk_larger_than_the_file_is_refused(arrays: Arrays, write: Write) -> None:
     del arrays["rewards"]
     path = write(arrays)

@@ -58,6 +58,8 @@ def test_a_contract_of_something_else_is_refused(exported: Exported, tmp_path: P
     )
     refused(written | {"limits": written["limits"] | {"low": [np.nan, 0, 0]}}, "limits.low is .* be finite")
     refused(written | {"policy": written["policy"] | {"format": "torch"}}, "'torch', known are onnx")
+    long = {"action": written["action"] | {"low": "x\n" * 9_000}}
+    refused(written | long, r"^.{1,1000}$")  # on one line
     for text, match in (
         ("{", "out-onnx: JSONDecodeError"),
         (json.dumps(written | {"task": "other"}), "edited, its sha256"),

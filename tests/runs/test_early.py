@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from ipd.evaluation import rollouts
 from ipd.evaluation.tasks import Task
 from ipd.evaluation.tasks import task as find_task
 from ipd.presets import preset
-from ipd.runs import files
+from ipd.runs import files, judging
 from ipd.runs.context import Run
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
@@ -126,3 +128,23 @@ def test_a_seed_whose_actions_are_not_finite_stands_still_and_the_other_ends(
     run.store("value", "").fail({0: "metric value_loss is not finite at or before update 8"})
     with Early(run) as early, pytest.raises(FloatingPointError, match="policy 1"):
         early.results(Contender("zero", 7, 2, make), task)
+
+
+def test_a_try_that_was_cut_short_hides_no_rows_of_the_next(tmp_path: Path, task: Task) -> None:
+    class Broken(rollouts.ZeroController):
+        def act(self, observations: Any, rewards: Any) -> Any:
+            actions = super().act(observations, rewards)
+            actions[2:] = np.nan  # rows of the second seed
+            return actions
+
+    make: Any = lambda: Broken(task)  # noqa: E731
+    run = begun(tmp_path, task)
+    contenders = [contender(task, []), Contender("broken", 7, 2, make)]
+    for _ in range(2):
+        with Early(run) as early:
+            judging.evaluate(run, task, contenders, (), early)
+        assert list(run.failed) == [4]
+        rows = csv.DictReader((tmp_path / "evaluations.csv").read_text().splitlines())
+        kept = Counter((row["policy"], row["seed"]) for row in rows)
+        assert kept == {("zero", "0"): 2, ("zero", "4"): 2, ("broken", "0"): 2}
+        (run.stage_folder("evaluate") / "done.json").unlink()  # killed before it was written

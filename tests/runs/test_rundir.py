@@ -146,6 +146,45 @@ def test_metrics_resume_touches_only_the_stage(tmp_path: Path) -> None:
         log.append("world", 30, {"q_mean": np.asarray([np.nan, 0.0])})
 
 
+RECORD = b'{"stage": "world", "step": 1, "seed": 4, "q_mean": %s}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            b"\xff",
+            b"{",
+            b"[]",
+            b"9" * 5_000,
+            b'{"stage": "world", "seed": 4}',
+            RECORD.replace(b'"world"', b"1"),
+        ),
+        *(RECORD % number for number in (b"NaN", b'"1"', b"1e999", b"[]")),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "m.jsonl"
+    log = MetricsLog(path, (4, 7))
+    log.append("world", 10, {"q_mean": np.zeros(2)})
+    whole = path.read_bytes()
+    path.write_bytes(whole + line)  # cut short by a kill
+    assert log.last("world") == {4: {"q_mean": 0.0}, 7: {"q_mean": 0.0}}
+    path.write_bytes(line + b"\n" + whole)
+    for read in (
+        lambda: log.last("world"),
+        lambda: log.resume("world", 5),
+        lambda: log.warn("world", []),
+        lambda: MetricsLog(tmp_path / "other.jsonl", (4, 7)).take_over(path, "world"),
+    ):
+        with pytest.raises(InputError, match=r"m\.jsonl: line 1 is no metrics record"):
+            read()
+    assert path.read_bytes() == line + b"\n" + whole
+    path.write_bytes(whole + line)
+    log.resume("world", 10)
+    assert path.read_bytes() == whole
+
+
 def test_plain_progress_says_rate_and_time_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

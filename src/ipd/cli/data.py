@@ -79,7 +79,7 @@ def _console() -> Console:
 
 
 def convert(source: str, target: str, task: str | None = None, columns: str | None = None) -> int:
-    """Write a dataset as another kind of file. Returns 0, or 2 where it cannot be read or written."""
+    """Write a dataset as another kind of file. Returns 0, or 2 where it cannot be, 1 where a disk fails."""
     from ipd.data.convert import convert as write
     from ipd.data.episodes import DataError
 
@@ -91,7 +91,8 @@ def convert(source: str, target: str, task: str | None = None, columns: str | No
     except DataError as error:
         return _refuse(str(error))
     except OSError as error:
-        return _refuse(f"{target}: {error.strerror or error}; it must be on a disk with room")
+        _refuse(f"{target}: {error.strerror or error}; it must be on a disk with room")
+        return 1
     console = _console()
     _print_headline(console, episodes)
     for remark in episodes.remarks:

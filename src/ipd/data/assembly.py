@@ -289,4 +289,8 @@ def found_in(
 
     keys = {"terminals": "terminated", "timeouts": "truncated"}
     entries = {key: entry(key, values) for key, values in arrays.items()}
+    for key, given in zip(("observation_names", "action_names"), names, strict=True):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            cure = "give a list of strings, one a dimension, or none"
+            raise DataError(f"is {given!r:.100}", file="arrays", key=key, cure=cure)
     return Found(entries, "arrays", task, None, *names, keys=keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.resources
+import tokenize
 import zipfile
 import zlib
 from contextlib import ExitStack
@@ -33,6 +34,8 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
     csv.Error,
+    SyntaxError,  # both of the header of an .npz
+    tokenize.TokenError,
 )
 ARRAYS = {".hdf5": read_hdf5, ".h5": read_hdf5, ".npz": read_npz}
 TABLES = {".parquet": read_parquet, ".csv": read_csv}
@@ -66,11 +69,7 @@ def load(
         except DataError:
             raise
         except UNREADABLE as error:
-            raise DataError(
-                f"cannot be read ({type(error).__name__}: {error})",
-                file=source,
-                cure="the file is damaged or cut short, or no dataset; fetch it again",
-            ) from error
+            raise _unreadable(source, error) from error
 
 
 def _read(
@@ -109,10 +108,18 @@ def _bundled(source: str) -> importlib.resources.abc.Traversable:
 
 
 def making(source: str) -> dict[str, str]:
-    """What an HDF5 file at ``source`` says of how it was made: D4RL's own say nothing."""
+    """What an HDF5 file at ``source`` says of how it was made: D4RL's own say nothing. Raises DataError."""
     if Path(source).suffix.lower() not in (".hdf5", ".h5"):
         return {}
     import h5py
 
-    with h5py.File(source, "r") as file:
-        return {name: str(file.attrs[name]) for name in MAKING if name in file.attrs}
+    try:
+        with h5py.File(source, "r") as file:
+            return {name: str(file.attrs[name]) for name in MAKING if name in file.attrs}
+    except UNREADABLE as error:
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: str, error: BaseException) -> DataError:
+    cure = "the file is damaged or cut short, or no dataset; fetch it again"
+    return DataError(f"cannot be read ({type(error).__name__}: {error})", file=source, cure=cure)

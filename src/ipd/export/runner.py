@@ -42,8 +42,9 @@ class Runner:
         try:
             self._open(Path(folder))
         except Exception as error:  # of any library that reads the policy's file
-            text = f"{folder}: {type(error).__name__}: {error}; export the policy again"
-            raise ValueError(str(error) if str(folder) in str(error) else text) from error
+            text = f"{folder}: {type(error).__name__}: {error!s:.500}; export the policy again"
+            text = str(error)[:1_000] if str(folder) in str(error) else text
+            raise ValueError("".join(filter(str.isprintable, text))) from error
 
     def _open(self, folder: Path) -> None:
         self.contract: dict[str, Any] = _contract(folder / "contract.json")
@@ -202,8 +203,7 @@ def _contract(path: Path) -> dict[str, Any]:
 def _load(folder: Path, contract: dict[str, Any], width: int, count: int) -> Step:
     """The policy's file as a function, once its bytes are known to be those of the contract."""
     told = contract["policy"]
-    path = folder / Path(told["file"]).name
-    content = _bytes(path)
+    content = _bytes(path := folder / Path(told["file"]).name)
     if hashlib.sha256(content).hexdigest() != told["sha256"]:
         raise ValueError(f"{path}: damaged, its sha256 is not the one in contract.json; export it again")
     readers = {"onnx": _onnx, "stablehlo": _stablehlo, "safetensors": _plain}

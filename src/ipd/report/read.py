@@ -73,7 +73,7 @@ def understood(run: Path) -> Iterator[None]:
             raise
         raise ReportError(
             f"{run}: manifest.json, a summary.json or evaluations.csv in it does not hold what it should "
-            f"({type(error).__name__}: {error}); restore it, or run the same `ipd train` again"
+            f"({error!r:.200}); restore it, or run the same `ipd train` again"
         ) from error
 
 
@@ -175,7 +175,7 @@ def read_metrics(path: Path) -> dict[str, dict[str, Series]]:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if number == len(lines):  # a run at work: the line is being written
                 break
-            raise ReportError(f"{path}: line {number} is no metrics record ({error!r})") from None
+            raise ReportError(f"{path}: line {number} is no metrics record ({error!r:.200})") from None
         for name, value in record.items():
             if value is None or isinstance(value, (int, float)):
                 steps, values = found.setdefault(stage, {}).setdefault(name, {}).setdefault(seed, ([], []))
@@ -214,5 +214,5 @@ def read_evaluations(path: Path) -> list[Evaluation]:
                     )
                 )
             except (KeyError, ValueError, TypeError) as error:
-                raise ReportError(f"{path}: line {number} is no evaluation ({error!r})") from None
+                raise ReportError(f"{path}: line {number} is no evaluation ({error!r:.200})") from None
     return rows

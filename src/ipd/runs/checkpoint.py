@@ -90,6 +90,10 @@ class CheckpointStore:
         told = {str(seed): text for seed, text in sorted((self.failed() | what).items())}
         files.write_json(self.folder / FAILED, {"fingerprint": self.fingerprint, "seeds": told})
 
+    def forget(self) -> None:
+        """Takes back what `fail` noted."""
+        (self.folder / FAILED).unlink(missing_ok=True)
+
     def failed(self) -> dict[int, str]:
         """Seeds that failed in this stage, with what went wrong."""
         path = self.folder / FAILED
@@ -105,7 +109,7 @@ class CheckpointStore:
             if files.read_object(self.path(step).with_suffix(".json")).get("fingerprint") != self.fingerprint:
                 self.remove(step)
         if self.failed() and files.read_object(self.folder / FAILED).get("fingerprint") != self.fingerprint:
-            (self.folder / FAILED).unlink()
+            self.forget()
         whole = self.steps()
         for path in [*self.folder.glob("step-*.safetensors"), *self.folder.glob("step-*.json")]:
             if path.stem.removeprefix("step-") not in map(str, whole):

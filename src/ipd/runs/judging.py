@@ -35,6 +35,7 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
 
     def work() -> dict[str, Any]:
         path.unlink(missing_ok=True)
+        run.store("evaluate", fingerprint).forget()  # of a try cut short, else its seed's rows were left out
         before, went_wrong = set(run.failed), dict[int, str]()
         total, done = sum(contender.episodes for contender in contenders), 0
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ipd.runs import files
 from ipd.runs.alarms import Alarm
+from ipd.runs.errors import InputError
 
 GLOSSARY: dict[str, tuple[str, str]] = {
     "value_loss": ("Huber-expectile loss of V (Eq. 3)", "scaled reward^2"),
@@ -57,10 +59,9 @@ class MetricsLog:
 
     def resume(self, stage: str, step: int) -> None:
         """Forgets what `stage` logged after `step`, and a last line that a kill cut short."""
-        lines = self._lines()
-        kept = [line for line in lines if line.endswith("\n") and not _is_later(line, stage, step)]
-        if kept != lines:
-            files.write_bytes(self._path, "".join(kept).encode())
+        kept = "".join(line for line, record in self._records() if not _is_later(record, stage, step))
+        if self._path.exists() and kept.encode() != self._path.read_bytes():
+            files.write_bytes(self._path, kept.encode())
 
     def append(
         self, stage: str, step: int, values: dict[str, NDArray[Any]], alive: NDArray[Any] | None = None
@@ -76,33 +77,46 @@ class MetricsLog:
 
     def warn(self, stage: str, alarms: Sequence[Alarm]) -> None:
         """Notes alarms of a stage, in place of those it noted before."""
-        lines = self._lines()
-        kept = [line for line in lines if not _is_warning(line, stage)]
+        lines = self._records()
+        kept = [line for line, record in lines if record["stage"] != stage or "warning" not in record]
         records = [{"stage": stage, "seed": a.seed, "warning": a.what, "cure": a.cure} for a in alarms]
-        if records or kept != lines:
+        if records or len(kept) < len(lines):
             text = "".join(kept) + "".join(json.dumps(record) + "\n" for record in records)
             files.write_bytes(self._path, text.encode())
 
     def last(self, stage: str) -> dict[int, dict[str, float]]:
         """What each seed of a stage logged last, by metric."""
         found: dict[int, dict[str, float]] = {}
-        for line in self._lines():
-            record = json.loads(line)
+        for _, record in self._records():
             if record.pop("stage") == stage and record.pop("step", None) is not None:
                 found.setdefault(record.pop("seed"), {}).update(record)
         return found
 
-    def _lines(self) -> list[str]:
-        return self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
-
     def take_over(self, other: Path, stage: str) -> None:
         """Replaces what is logged of `stage` by what another run logged of it."""
         self.resume(stage, -1)
-        mine = "".join(self._lines())
-        lines = other.read_text().splitlines(keepends=True)
-        files.write_bytes(
-            self._path, (mine + "".join(line for line in lines if _is_later(line, stage, -1))).encode()
-        )
+        theirs = MetricsLog(other, self._seeds)._records()
+        lines = self._records() + [each for each in theirs if _is_later(each[1], stage, -1)]
+        files.write_bytes(self._path, "".join(line for line, _ in lines).encode())
+
+    def _records(self) -> list[tuple[str, dict[str, Any]]]:
+        """All whole lines, with what they say. Raises `InputError` where one is no record."""
+        if not self._path.exists():
+            return []
+        found: list[tuple[str, dict[str, Any]]] = []
+        *lines, _ = self._path.read_bytes().split(b"\n")  # what a kill cut short is after the last of them
+        for line in lines:
+            try:
+                record = json.loads(line)
+                if not _is_record(record):
+                    raise ValueError("no numbers of a stage and a seed")
+                found.append((line.decode() + "\n", record))
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"{self._path}: line {len(found) + 1} is no metrics record ({error}); restore the file, "
+                    "or run the same `ipd train` in another folder"
+                ) from error
+        return found
 
     def sync(self) -> None:
         """Makes all records durable; called before the checkpoint that counts on them."""
@@ -110,14 +124,18 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def _is_later(line: str, stage: str, step: int) -> bool:
-    record = json.loads(line)
+def _is_record(value: Any) -> bool:
+    if not (isinstance(value, dict) and isinstance(value.get("stage"), str)):
+        return False
+    numbers = {name: number for name, number in value.items() if name != "stage"}
+    if "warning" in value:
+        numbers = {"seed": value.get("seed")}
+    whole = type(value.get("seed")) is int and ("warning" in value or type(value.get("step")) is int)
+    return whole and all(type(n) in (int, float) and abs(n) <= sys.float_info.max for n in numbers.values())
+
+
+def _is_later(record: dict[str, Any], stage: str, step: int) -> bool:
     return bool(record["stage"] == stage and record.get("step", math.inf) > step)
-
-
-def _is_warning(line: str, stage: str) -> bool:
-    record = json.loads(line)
-    return record["stage"] == stage and "warning" in record
 
 
 def _number(value: Any) -> float:

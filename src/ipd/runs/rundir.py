@@ -156,21 +156,21 @@ def locked(folder: Path) -> Iterator[None]:
 
     An error of the disk within comes out as a `RunFailed` that says what is whole.
     """
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            cure = "wait for it to end, or choose another --out"
-            raise InputError(f"{folder}: another process is working on this run; {cure}") from error
-        try:
+    try:
+        with (folder / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                cure = "wait for it to end, or choose another --out"
+                raise InputError(f"{folder}: another process is working on this run; {cure}") from error
             files.remove_partial(folder)
             yield
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            raise RunFailed(
-                f"{error.filename or folder}: {why}; the run in {folder} is whole as far as it was saved "
-                f"({last_good(folder)}); with room on a disk that can be written to, the same command goes on"
-            ) from error
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise RunFailed(
+            f"{error.filename or folder}: {why}; the run in {folder} is whole as far as it was saved "
+            f"({last_good(folder)}); with room on a disk that can be written to, the same command goes on"
+        ) from error
 
 
 def claim(folder: Path, job: Job, manifest: dict[str, Any]) -> list[str]:

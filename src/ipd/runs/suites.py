@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 from ipd.config import Algo
 from ipd.data.hdf5 import array
-from ipd.data.sources import MAKING
+from ipd.data.sources import MAKING, UNREADABLE
 from ipd.presets import ABLATIONS
 from ipd.runs.errors import InputError
 
@@ -86,7 +86,7 @@ def _inspect(path: Path, dataset: DataSet) -> tuple[bool, str | None]:
                 any(name in file.attrs for name in MAKING),
             )
             recipe = str(file.attrs.get("recipe", ""))
-    except (OSError, KeyError, AttributeError, IndexError, ValueError, TypeError):
+    except UNREADABLE:
         return False, f"{path.name} cannot be read as a D4RL file"
     if recipe and not dataset.name.endswith(f"-{recipe}"):
         return False, f"{path.name} says that it was collected with recipe {recipe}"

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+FULL = 2**30
+"""Bytes that a worker has kept (compiled programs), after which a new one takes its place."""
 PATIENCE = 300.0
 """Seconds without an answer, beyond which a worker hangs where no signal reaches it."""
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,7 +36,11 @@ def results(cases: Sequence[dict[str, Any]], specimens: Path, scratch: Path) -> 
         ready, _, _ = select.select([worker.stdout], [], [], PATIENCE)
         line = worker.stdout.readline() if ready else b""
         if line:
-            yield json.loads(line)
+            end = json.loads(line)
+            if end["floor"] > FULL:
+                worker.communicate(timeout=30)
+                worker = None
+            yield end
             continue
         if ready:
             worker.wait(30)

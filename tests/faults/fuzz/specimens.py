@@ -90,8 +90,8 @@ def _lerobot(folder: Path, version: str) -> None:
         pyarrow.parquet.write_table(part, folder / "data" / "chunk-000" / f"{name}.parquet")
 
 
-def make(folder: Path, run: Path) -> None:
-    """Every specimen below `folder`; `run` is a finished run, of which exports are made."""
+def make(folder: Path, run: Path, data: Path) -> None:
+    """Every specimen below `folder`; `run` is a finished run of `data`, of which exports are made."""
     folder.mkdir(parents=True)
     _hdf5(folder / "data.hdf5")
     np.savez_compressed(folder / "data.npz", **arrays())
@@ -101,6 +101,8 @@ def make(folder: Path, run: Path) -> None:
     _lerobot(folder / "lerobot3", "v3.0")
     to_minari(_episodes(), folder / "minari")
     shutil.copytree(run, folder / "run")
+    shutil.copytree(run, folder / "whole" / "run")
+    shutil.copyfile(data, folder / "whole" / "small.hdf5")
     (folder / "sweep" / "hopper-medium-replay" / "ipd").mkdir(parents=True)
     shutil.copytree(run, folder / "sweep" / "hopper-medium-replay" / "ipd" / "seeds-0-1")
     plan = {"runs": [{"run": "hopper-medium-replay/ipd/seeds-0-1", "suite": "table1"}], "skipped": []}
