@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from ipd.data.sources import load
 
 OPTIONS = ["--env", "Hopper-v4", "--preset", "tiny", "--seeds", "2", "--checkpoint-seconds", "0"]
 OPTIONS += [word for stage in ("value", "world", "refit", "policy") for word in (f"--{stage}.steps", "300")]
+Figure = Callable[[str, float], None]
+"""What was counted, and how many: `tests/faults/figures.py` makes the table of a run of the tests."""
 CACHE = Path(__file__).resolve().parents[2] / ".pytest_cache" / "xdg"
 
 
@@ -46,6 +48,17 @@ def unsign(run: Path, stage: str) -> None:
     done = run / "stages" / stage / "done.json"
     told = json.loads(done.read_text())
     done.write_text(json.dumps({key: value for key, value in told.items() if key != "sha256"}))
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Notes a figure, in the report of the tests and on the terminal."""
+
+    def note(what: str, value: float) -> None:
+        record_property(what, value)
+        print(f"{what}: {value:.4g}")
+
+    return note
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from ipd.export.runner import Runner
 from ipd.runs import augmented, opened
 from ipd.runs.errors import InputError
 
-from .conftest import alone
+from .conftest import Figure, alone
 from .fuzz import specimens as made
 from .fuzz.cases import BOMBS, SLOW, TARGETS
 from .fuzz.driver import results
@@ -70,15 +70,20 @@ def cases(group: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("group", GROUPS if LONG else ["light"])
-def test_wrong_input_is_read_or_refused_in_one_line(group: str, specimens: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_read_or_refused_in_one_line(
+    group: str, specimens: Path, tmp_path: Path, figure: Figure
+) -> None:
     ends = list(results(cases(group), specimens, tmp_path / "scratch"))
     counts = Counter((end["target"], end["mutation"], end["end"]) for end in ends if "mutation" in end)
     for (target, mutation, kind), count in sorted(counts.items()):
         print(f"{target},{mutation},{kind},{count}")
     slowest, largest = (max(ends, key=lambda end: end.get(key, 0)) for key in ("seconds", "peak"))
-    for end in (slowest, largest):
-        where = f"{end['target']}, {end.get('mutation')}, seed {end['seed']} of {len(ends)} cases"
-        print(f"{end['seconds']:.1f} s, {end['peak'] / 2**30:.2f} GiB: {where}")
+    print(f"slowest {slowest}\nlargest {largest}")
+    figure(f"spoiled inputs, {group}", len(ends))
+    for kind in ("refused", "accepted"):
+        figure(f"spoiled inputs {kind}", sum(end["end"] == kind for end in ends))
+    figure("seconds for a spoiled input beyond a whole one's, most", slowest["seconds"] - slowest["usual"])
+    figure("GiB for a spoiled input, most", largest["peak"] / 2**30)
     faults = [end for end in ends if end["end"] not in ("accepted", "refused")]
     assert not faults, "\n".join(json.dumps(end) for end in faults[:20])
     kinds = Counter(end["end"] for end in ends)
@@ -110,7 +115,7 @@ SEALED: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("specimen", "name", "load"), SEALED, ids=lambda value: str(getattr(value, "__name__", value))
 )
 def test_a_flipped_bit_is_noticed_when_it_is_loaded(
-    specimen: str, name: str, load: Callable[[Path], Any], specimens: Path, tmp_path: Path
+    specimen: str, name: str, load: Callable[[Path], Any], specimens: Path, tmp_path: Path, figure: Figure
 ) -> None:
     folder = Path(shutil.copytree(specimens / specimen, tmp_path / specimen))
     (path,), draw = folder.glob(name), random.Random(0)
@@ -124,6 +129,7 @@ def test_a_flipped_bit_is_noticed_when_it_is_loaded(
         assert path.stem in str(caught.value) or path.parent.name in str(caught.value)
     path.write_bytes(whole)
     load(folder)
+    figure("flipped bits noticed by a digest", 200 if LONG else 5)
 
 
 @pytest.mark.parametrize("name", ["timing.jsonl", "evaluations.csv", "stages/policy", "lock"])

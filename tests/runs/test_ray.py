@@ -136,7 +136,9 @@ def test_killed_worker_is_retried_and_a_failed_run_stops_nothing(
 
 
 @pytest.mark.skipif(os.environ.get("IPD_FAULTS") != "long", reason="minutes; `make faults` does it")
-def test_64_runs_with_workers_killed_at_random_end_as_in_turn(cluster: str, tmp_path: Path) -> None:
+def test_64_runs_with_workers_killed_at_random_end_as_in_turn(
+    cluster: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     small_set(tmp_path)
     steps = {"cloning.steps": 300, "evaluate.snapshots": 1, "evaluate.final_episodes": 2}
     suite = Suite(("hopper-medium-replay",), (Variant("bc", "bc", overrides=steps),))
@@ -164,7 +166,8 @@ def test_64_runs_with_workers_killed_at_random_end_as_in_turn(cluster: str, tmp_
     finally:
         over.set()
         killer.join()
-    print(f"64 runs, {len(set(killed))} workers killed")
+    record_property("runs at once on Ray", len(planned.entries))
+    record_property("their workers killed", len(set(killed)))
     assert len(set(killed)) >= 10
     for entry in planned.entries:
         assert outcomes[entry.key].state == "done"

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-GRACE = 4.0
+GRACE = 3.5
 """Seconds that a run has to save before it is left where its files are, which is a good place at any time."""
 
 SAID = "stopped (SIGTERM)"
