@@ -1,7 +1,7 @@
 """`python tests/faults/figures.py REPORT.xml TABLE.csv`: what a run of the tests of faults counted.
 
-REPORT.xml is pytest's own report (``--junitxml``). Counts of one kind are summed; of what ends in "most"
-the largest is taken. A test that failed leaves no table.
+REPORT.xml is pytest's own report (``--junitxml``). Figures of one name are summed; of what ends in "most"
+the largest is taken. Where a test failed there is no table.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from pathlib import Path
 
 
 def table(report: Path) -> dict[str, float]:
-    """Figure -> its value, in the order of their names."""
-    suites = list(ElementTree.parse(report).getroot().iter("testsuite"))
-    wrong = sum(int(suite.get(kind, 0)) for suite in suites for kind in ("failures", "errors"))
-    if wrong:
-        raise SystemExit(f"{report}: {wrong} tests failed; no table")
+    """Figure -> its value: passed tests of each file first, then by name."""
+    passed: dict[str, float] = {}
     found: dict[str, float] = {}
-    for each in (each for suite in suites for each in suite.iter("property")):
-        what, value = each.attrib["name"], float(each.attrib["value"])
-        found[what] = (
-            max(found.get(what, 0.0), value) if what.endswith("most") else found.get(what, 0.0) + value
-        )
-    return dict(sorted(found.items()))
+    for test in ElementTree.parse(report).getroot().iter("testcase"):
+        if test.find("failure") is not None or test.find("error") is not None:
+            raise SystemExit(f"{report}: {test.get('name')} failed; no table")
+        if test.find("skipped") is None:
+            file = f"tests passed, {test.attrib['classname'].replace('.', '/')}.py"
+            passed[file] = passed.get(file, 0.0) + 1
+        for each in test.iter("property"):
+            what, value = each.attrib["name"], float(each.attrib["value"])
+            before = found.get(what, 0.0)
+            found[what] = max(before, value) if what.endswith(", most") else before + value
+    return dict(sorted(passed.items()) + sorted(found.items()))
 
 
 def main(report: str, to: str) -> None:

@@ -21,7 +21,7 @@ from ipd.runs.context import Run
 from ipd.runs.loop import Schedule
 from ipd.runs.suites import Suite, Variant
 
-from .conftest import OPTIONS, unsign
+from .conftest import OPTIONS, Figure, unsign
 from .test_kills import contents
 
 APART = 1e-4
@@ -59,7 +59,9 @@ def alone(finished: Path, small: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.parametrize("stage", ["value", "world", "cloning", "refit", "policy"])
-def test_a_seed_learns_alone_what_it_learns_beside_another(stage: str, finished: Path, alone: Path) -> None:
+def test_a_seed_learns_alone_what_it_learns_beside_another(
+    stage: str, finished: Path, alone: Path, figure: Figure
+) -> None:
     both, one = weights(finished, stage), weights(alone, stage)
     assert both.keys() == one.keys() and len(one) > 5
     apart, others = [], []
@@ -70,11 +72,13 @@ def test_a_seed_learns_alone_what_it_learns_beside_another(stage: str, finished:
         size = max(np.abs(mine).max(), 1e-3)
         apart.append(np.abs(array[0] - mine).max() / size)
         others.append(np.abs(other - mine).max() / size)
-    print(f"{stage}: {max(apart):.1e} apart, another seed {max(others):.1e}")
+    figure("a seed alone or beside another: difference of weights, most", max(apart))
     assert max(apart) < APART and max(others) > 0.5
 
 
-def test_a_seed_imagines_alone_what_it_imagines_beside_another(finished: Path, alone: Path) -> None:
+def test_a_seed_imagines_alone_what_it_imagines_beside_another(
+    finished: Path, alone: Path, figure: Figure
+) -> None:
     with h5py.File(finished / "augmented.hdf5") as whole, h5py.File(alone.with_name("own.hdf5")) as single:
         assert list(single) == ["seed-1"]
         both, one = whole["seed-1"], single["seed-1"]
@@ -83,6 +87,8 @@ def test_a_seed_imagines_alone_what_it_imagines_beside_another(finished: Path, a
         apart = np.abs(both["actions"][()] - one["actions"][()]).max(1)
         other = np.abs(both["actions"][()] - np.roll(one["actions"][()], 1, axis=0)).max(1)
     assert len(apart) > 100 and np.median(other) > 0.1
+    figure("a seed alone or beside another: imagined actions", len(apart))
+    figure("of these another action", (apart > 1e-4).sum())
     assert (apart > 1e-4).mean() <= 0.01  # two plans that were as good
 
 

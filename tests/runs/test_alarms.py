@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,11 +13,14 @@ import pytest
 from report.conftest import synthetic_run
 
 from ipd.config import sections
+from ipd.data.episodes import Episodes
+from ipd.data.probes import linear_quadratic
 from ipd.presets import preset
 from ipd.report import headline, read
-from ipd.runs import alarms, dashboards
+from ipd.runs import alarms, dashboards, stages
 from ipd.runs.alarms import Alarm
 from ipd.runs.metrics import MetricsLog
+from ipd.runs.progress import Progress
 from ipd.types import Steps
 
 __all__ = ["synthetic_run"]
@@ -95,9 +99,31 @@ def test_alarms_are_noted_once_and_shown(synthetic_run: Path) -> None:
     summary.write_text(
         json.dumps({"warnings": [{"seed": 1, "what": "Q has blown up", "cure": "less of it"}]})
     )
+    told = stages._doubts(doubtful(), Progress(quiet=True))
+    data = synthetic_run / "stages" / "data" / "summary.json"
+    data.write_text(json.dumps(json.loads(data.read_text()) | told))
     (summary.parent / "failed.json").write_text(json.dumps({"seeds": {"2": "tensor w is not finite"}}))
     run = read.load(synthetic_run)
     assert headline.wrong(run) == [
         ("no", "seed 2 was stopped in the stage value: tensor w is not finite; its results are left out"),
+        ("no", f"data, {told['warnings'][0]['what']}; {told['warnings'][0]['cure']}"),
         ("no", "value, seed 1: Q has blown up. Try less of it"),
     ]
+
+
+def doubtful() -> Episodes:
+    """One value is in another unit than the others."""
+    episodes = linear_quadratic(20, 20, 0)
+    observations = episodes.observations.copy()
+    observations[25, 1] = 1e30
+    return dataclasses.replace(episodes, observations=observations)
+
+
+def test_what_the_data_check_finds_is_told_when_a_run_begins(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    assert stages._doubts(linear_quadratic(20, 20, 0), progress) == {}
+    assert not capsys.readouterr().err
+    (told,) = stages._doubts(doubtful(), progress)["warnings"]
+    assert told["what"].startswith("observations, row 2") and told["cure"]
+    said = capsys.readouterr().err
+    assert said == f"data: warning, {told['what']}; {told['cure']}\n"

@@ -91,7 +91,10 @@ def wrong(run: Run) -> list[tuple[str, str]]:
     ]
     for stage, summary in run.summaries.items():
         for warning in summary.get("warnings", []):
-            text = f"{stage}, seed {warning['seed']}: {warning['what']}. Try {warning['cure']}"
+            if "seed" in warning:
+                text = f"{stage}, seed {warning['seed']}: {warning['what']}. Try {warning['cure']}"
+            else:  # the data are every seed's
+                text = f"{stage}, {warning['what']}; {warning['cure']}"
             items.append(("no", text))
     return items
 

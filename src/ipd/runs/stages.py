@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from ipd.config import FORMAT, Config, trimmed
+from ipd.data.checks import check
 from ipd.data.columns import Storage
 from ipd.data.episodes import (
     Episodes,
@@ -98,7 +99,8 @@ def execute(
         for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
         files.write_json(folder / "normaliser.json", normaliser.to_dict())
-        files.write_json(folder / "stages" / "data" / "summary.json", data_summary(episodes))
+        told = data_summary(episodes) | _doubts(episodes, progress)
+        files.write_json(folder / "stages" / "data" / "summary.json", told)
         run = Run(
             folder, job, task, lambda: episodes, episodes.digest, normaliser, spec, progress,
             checkpoint_seconds, reuse,
@@ -120,6 +122,18 @@ def load_episodes(folder: Path, job: Job) -> Episodes:
     """The data; a large set is kept on the disk that the run is on."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
+
+
+def _doubts(episodes: Episodes, progress: Progress) -> dict[str, Any]:
+    """What `ipd data check` holds for a mistake, said and for the page; a set on disk is not read for it."""
+    if episodes.disk is not None:
+        progress.say("data: too many steps to be looked through here; `ipd data check` does it")
+        return {}
+    found = [finding for finding in check(episodes) if finding.severity != "note"]
+    for finding in found:
+        progress.say(f"data: {finding.severity}, {finding.where}: {finding.message}; {finding.cure}")
+    told = [{"what": f"{finding.where}: {finding.message}", "cure": finding.cure} for finding in found]
+    return {"warnings": told} if told else {}
 
 
 def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
