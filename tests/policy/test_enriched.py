@@ -122,14 +122,15 @@ def test_rows_know_their_episode(steps: Steps) -> None:
     np.testing.assert_array_equal(data.logged.episode_start, [0] * 40 + [40] * 57)
 
 
-def test_seeds_with_fewer_segments_are_padded(steps: Steps) -> None:
-    few = jax.tree.map(lambda leaf: leaf[:1], segments())
+@pytest.mark.parametrize("count", [0, 1])
+def test_seeds_with_fewer_segments_are_padded(count: int, steps: Steps) -> None:
+    few = jax.tree.map(lambda leaf: leaf[:count], segments())
     both = [
         enrich(PolicyConfig(), steps, STARTS, s, source, value, q, GAMMA)[0]
-        for s, source in ((segments(), SOURCE), (few, SOURCE[:1]))
+        for s, source in ((segments(), SOURCE), (few, SOURCE[:count]))
     ]
     stacked = stack_seeds(both)
     assert stacked.imagined.observations.shape == (2, 3, 4, 5)
-    np.testing.assert_array_equal(stacked.imagined[-1], [3, 1])  # how many are real
+    np.testing.assert_array_equal(stacked.imagined[-1], [3, count])  # how many are real
     assert not stacked.imagined.weights[1, 1:].any()
     assert stacked.logged.prompts.shape == (2, 97) and stacked.logged.observations.shape == (97, 5)

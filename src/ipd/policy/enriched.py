@@ -162,7 +162,8 @@ def enrich(
     weights = cloning_weights(config, found, found)
     episode_start = np.repeat(starts[:-1], lengths)
     if segments is None or not len(source):
-        segments, source = _no_segments(steps), np.zeros(1, np.int64)
+        time = 1 if segments is None else segments.valid.shape[1]  # as other seeds may have
+        segments, source = _no_segments(steps, time), np.zeros(1, np.int64)
         count = 0
     else:
         count = len(source)
@@ -202,11 +203,11 @@ def _rows(leaf: Any) -> Any:
     return np.asarray(leaf).reshape(-1, *leaf.shape[2:])
 
 
-def _no_segments(steps: Steps) -> Segment:
-    observations = jnp.zeros((1, 1, steps.observations.shape[1]))
-    actions = jnp.zeros((1, 1, steps.actions.shape[1]))
-    zeros = jnp.zeros((1, 1))
-    return Segment(observations, actions, zeros, observations, zeros, zeros, jnp.zeros((1, 1), bool))
+def _no_segments(steps: Steps, time: int) -> Segment:
+    observations = jnp.zeros((1, time, steps.observations.shape[1]))
+    actions = jnp.zeros((1, time, steps.actions.shape[1]))
+    zeros = jnp.zeros((1, time))
+    return Segment(observations, actions, zeros, observations, zeros, zeros, jnp.zeros((1, time), bool))
 
 
 def stack_seeds(parts: list[Data]) -> Data:

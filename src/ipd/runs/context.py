@@ -20,7 +20,7 @@ from ipd.data.episodes import Episodes, Normaliser, to_steps
 from ipd.evaluation.tasks import Task
 from ipd.runs import alarms, files
 from ipd.runs.checkpoint import CheckpointStore
-from ipd.runs.errors import InputError
+from ipd.runs.errors import InputError, RunFailed
 from ipd.runs.loop import Schedule
 from ipd.runs.memory import give_back
 from ipd.runs.metrics import MetricsLog
@@ -135,6 +135,19 @@ class Run:
             for seed, text in self.store(folder.name, "").failed().items():
                 found.setdefault(seed, f"stage {folder.name}: {text}")
         return found
+
+    def stop(self, stage: str, fingerprint: str, what: dict[int, str]) -> None:
+        """Notes that seeds came to something that is not finite: seed -> what, and when or where.
+
+        Raises `RunFailed` where no other seed is left.
+        """
+        if not what:
+            return
+        self.store(stage, fingerprint).fail(what)
+        for seed, text in what.items():
+            self.progress.say(f"{stage}: seed {seed} is stopped: {text}; the other seeds go on")
+        if set(self.seeds) <= set(self.failed):
+            raise RunFailed(f"stage {stage}: {next(iter(what.values()))}; no seed is left")
 
     def keys(self, stage: str) -> jax.Array:
         """One random key a seed."""

@@ -139,11 +139,16 @@ def augment(run: Run, values: Any, world: Any, split: Any) -> str:
 
     def work() -> dict[str, Any]:
         config, steps = run.config.augment, run.steps
-        keys, seeds = run.keys("augment"), []
+        keys, seeds, went_wrong = run.keys("augment"), [], dict[int, str]()
+        run.store("augment", fingerprint).forget()  # of a try cut short
         with files.replacing(run.folder / augmented.NAME) as partial, h5py.File(partial, "w") as file:
             for row, seed in enumerate(run.seeds):
                 dreamer = dreamer_of(run, values, world, row)
                 found = expected(run, split.rule, dreamer, steps)
+                if not np.isfinite(found.gap).all():
+                    at = found.rows[np.argmin(np.isfinite(found.gap))]
+                    went_wrong[seed] = f"tensor gap is not finite at logged step {at}"
+                    found = Candidates(found.rows[:0], found.imagined[:0], found.real[:0])
                 episode = run.episodes.episode_index[found.rows]
                 chosen = choose(found.rows, found.gap, episode, run.episodes.lengths, config)
                 writer, lengths = augmented.Writer(run, file, seed), [np.zeros(0, np.int64)]
@@ -156,19 +161,39 @@ def augment(run: Run, values: Any, world: Any, split: Any) -> str:
                     at = np.searchsorted(found.rows, rows[keep])
                     places = np.searchsorted(chosen, rows[keep])
                     kept = jax.tree.map(lambda leaf, keep=keep: leaf[keep], segments)
+                    wrong = _not_finite(kept)
+                    if wrong is not None:
+                        name, at = wrong
+                        went_wrong[seed] = f"tensor {name} imagined from step {rows[keep][at]} is not finite"
+                        lengths.pop()
+                        break
                     writer.add(rows[keep], places, kept, found.imagined[at], found.real[at])
                     run.progress.advance(sum(map(len, lengths)))
                 run.progress.end()
                 seeds.append(_summary(run, found, chosen, np.concatenate(lengths)))
+        run.stop("augment", fingerprint, went_wrong)
         return {"seeds": plain(seeds)}
 
     return run.finish("augment", fingerprint, work)
 
 
+def _not_finite(segments: Segment) -> tuple[str, int] | None:
+    """Name and segment (row) of the first valid step with a number that is none."""
+    for name in (*augmented.STEP_KEYS, "uncertainty"):
+        leaf = np.asarray(getattr(segments, name))
+        flat = leaf.reshape(*segments.valid.shape, -1)
+        bad = (segments.valid & ~np.isfinite(flat).all(axis=2)).any(axis=1)
+        if bad.any():
+            return name, int(np.argmax(bad))
+    return None
+
+
 def dreamer_of(run: Run, values: Any, world: Any, row: int) -> Dreamer:
     """One seed of two finished stages, with the kappa of the world stage's summary."""
-    kappa = jnp.asarray(run.summary("world")["seeds"][row]["kappa"], jnp.float32)
-    return Dreamer(unstack(values.state, row), unstack(world.state.best, row), kappa)
+    kappa = run.summary("world")["seeds"][row]["kappa"]
+    if kappa is None:  # the seed was stopped there; nothing of its model is reliable
+        kappa = 0.0
+    return Dreamer(unstack(values.state, row), unstack(world.state.best, row), jnp.float32(kappa))
 
 
 def _summary(

@@ -53,8 +53,7 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
             done += episodes * len(run.seeds)
             run.progress.advance(done)
         run.progress.end()
-        if went_wrong:
-            run.store("evaluate", fingerprint).fail(went_wrong)
+        run.stop("evaluate", fingerprint, went_wrong)
         return {}
 
     return run.finish("evaluate", fingerprint, work)
@@ -190,7 +189,7 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
 
     def work() -> dict[str, Any]:
         steps, keys = run.steps, run.keys("audit")
-        run.progress.begin("audit", 0, 4 * len(run.seeds), "comparisons")
+        run.progress.begin("audit", 0, 4 * (len(run.seeds) - len(run.failed)), "comparisons")
         seeds = []
         for row, seed in enumerate(run.seeds):
             dreamer = imagination.dreamer_of(run, values, world, row)
@@ -214,7 +213,7 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
                         uncertainty_max=float(dreamer.kappa),
                     )
                     rows.append({"states": kind, "planner": planner} | told)
-                    run.progress.advance(4 * row + len(rows))
+                    run.progress.advance(sum(len(each["rows"]) for each in seeds) + len(rows))
             error = truth.replay_error(task, recorded(run, states["random"]))
             seeds.append({"replay_error": error, "rows": rows})
         run.progress.end()

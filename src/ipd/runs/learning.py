@@ -156,11 +156,15 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
 def _mixed(run: Run, config: ValueConfig) -> Any:
     """Logged and imagined steps, on the device or as a feed."""
     imagined = [_imagined_steps(run, seed) for seed in run.seeds]
-    if not all(len(part.rewards) for part in imagined):
+    bare = [place for place, part in enumerate(imagined) if not len(part.rewards)]
+    if bare and run.disk:
         raise RunFailed("stage refit: a seed imagined nothing; take --refit.steps 0")
     if run.disk:
         return streaming.refitted(run, imagined)
     ahead = multi_step(run.steps, run.episodes.starts, config.multi_step, config.discount)
+    for place in bare:
+        run.progress.say(f"refit: seed {run.seeds[place]} imagined nothing and goes on with logged steps")
+        imagined[place] = ahead
     data = refit_learner.Data(ahead, *refit_learner.stack_seeds(imagined))  # type: ignore[arg-type]
     return jax.tree.map(jnp.asarray, data)
 

@@ -64,6 +64,9 @@ def world(run: Run) -> tuple[Trained, Split]:
         run.progress.say("world: looking at held-out episodes")
         rows = range(len(run.seeds))
         told = [_world_summary(run, split, unstack(state.best, row)) for row in rows]
+        run.stop("world", fingerprint, {seed: "tensor kappa is not finite on the held-out episodes"
+                                        for seed, each in zip(run.seeds, told, strict=True)
+                                        if each["kappa"] is None})  # fmt: skip
         errors = plain(np.asarray(state.best_error))
         return {"seeds": [each | {"member_error": errors[row]} for row, each in zip(rows, told, strict=True)]}
 
@@ -90,7 +93,7 @@ def _world_summary(run: Run, split: Split, ensemble: Any) -> dict[str, Any]:
     quality = world_quality(
         predict, members, ensemble.scale, split.held_out, split.held_out_starts, kappa, horizon
     )
-    return dict(plain(quality)) | {"kappa": kappa}
+    return dict(plain(quality)) | {"kappa": kappa if np.isfinite(kappa) else None}
 
 
 def require_held_out(episodes: Episodes) -> None:

@@ -61,9 +61,7 @@ def train(
             )  # fmt: skip
             return state
         except loop.SeedsFailed as error:
-            store.fail({run.seeds[row]: what for row, what in error.what.items()})
-            for row, what in error.what.items():
-                run.progress.say(f"{stage}: seed {run.seeds[row]} is stopped: {what}; the other seeds go on")
+            run.stop(stage, fingerprint, {run.seeds[row]: what for row, what in error.what.items()})
 
 
 def finished(run: Run, stage: str, fingerprint: str, init: Callable[[jax.Array], Any]) -> Trained:
