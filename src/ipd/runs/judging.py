@@ -190,11 +190,11 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
     def work() -> dict[str, Any]:
         steps, keys = run.steps, run.keys("audit")
         run.progress.begin("audit", 0, 4 * (len(run.seeds) - len(run.failed)), "comparisons")
-        seeds = []
+        seeds: list[Any] = []
         for row, seed in enumerate(run.seeds):
             dreamer = imagination.dreamer_of(run, values, world, row)
             states = {"chosen": _chosen(run, seed), "random": _random(run, seed)}
-            rows = []
+            rows: list[Any] = []
             for number, (kind, start) in enumerate(
                 (k, s) for k, s in states.items() if len(s) and seed not in run.failed
             ):
