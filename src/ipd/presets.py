@@ -243,6 +243,8 @@ def problems(config: Config) -> list[str]:
                 found.append(f"--{name} {value}: must be at least {least}")
             if field.name in shares.get(stage.name, ()) and not 0 <= value <= 1:
                 found.append(f"--{name} {value}: must lie in [0, 1]")
+        if getattr(section, "discount", 0) == 1:
+            found.append(f"--{stage.name}.discount 1: must be below 1, else values have no end")
         width, heads = getattr(section, "width", 1), getattr(section, "heads", 1)
         if heads >= 1 and width % heads:
             found.append(f"--{stage.name}.width {width}: no multiple of --{stage.name}.heads {heads}")

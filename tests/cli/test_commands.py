@@ -75,6 +75,18 @@ def test_presets_are_fit_and_named() -> None:
         assert problems(config) == [] and config.preset == name
     assert dataclasses.replace(preset("paper"), preset="paper") == Config()
     assert preset("literal").world.loss == "literal"
+    endless = dataclasses.replace(Config(), value=dataclasses.replace(Config().value, discount=1.0))
+    assert problems(endless) == ["--value.discount 1: must be below 1, else values have no end"]
+
+
+@pytest.mark.parametrize("first", ["-1", "2147483648"])
+def test_seeds_that_are_none_are_refused_before_anything_is_made(
+    first: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "--data", "bundled:hopper-medium-replay", "--out", str(out), "--preset", "tiny"]
+    assert main([*words, "--first-seed", first]) == 2
+    assert f"seeds {first}: must lie in [0, 2**31)" in capsys.readouterr().err and not out.exists()
 
 
 def test_tasks_adjust_a_preset_and_an_ablation_has_the_last_word() -> None:

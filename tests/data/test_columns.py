@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,19 @@ def test_column_begins_as_zeros_and_keeps_what_is_written(tmp_path: Path, on_dis
     np.testing.assert_array_equal(made[1:3], [[3, 4, 5], [6, 7, 8]])
     assert not list(tmp_path.iterdir())
     assert column((0, 3), np.float32, tmp_path).shape == (0, 3)
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    made = column((4_096, 3), np.float32, tmp_path)
+    assert made.nbytes == 49_152
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):  # a page without a place would be a SIGBUS
+        column((5, 3), np.float32, tmp_path)
 
 
 def test_large_sets_are_kept_on_disk(tmp_path: Path) -> None:

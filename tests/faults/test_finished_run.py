@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,11 +15,12 @@ import pytest
 import ipd
 from ipd.cli import main
 from ipd.evaluation.scores import read_rows
-from ipd.runs import checkpoint, files
+from ipd.runs import checkpoint, context, files
 from ipd.runs.augmented import Writer, read_segments
 from ipd.runs.errors import InputError
 from ipd.runs.metrics import GLOSSARY
 from ipd.runs.opened import open_run
+from ipd.runs.rundir import read_job, write_job
 from ipd.types import Segment
 
 from .conftest import OPTIONS
@@ -122,7 +124,7 @@ def test_loaded_policy_acts_on_one_and_on_many(finished: Path) -> None:
         ipd.load(finished, seed=5)
 
 
-def test_report_and_evaluate_again(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_and_evaluate_again(copy: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (copy / "evaluations.csv").read_bytes()
     assert main(["evaluate", str(copy)]) == 0
     assert (copy / "evaluations.csv").read_bytes() == before
@@ -131,6 +133,44 @@ def test_report_and_evaluate_again(copy: Path, capsys: pytest.CaptureFixture[str
     (copy / "report.html").unlink()
     assert main(["report", str(copy)]) == 0
     assert (copy / "report.html").exists() and "Behaviour cloning" in capsys.readouterr().out
+    (copy / "evaluations.csv").unlink()  # a power cut may keep the name of one file and not of another
+    assert main(["train", "--data", str(small), "--out", str(copy), *OPTIONS]) == 0
+    assert (copy / "evaluations.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["judge", "audit", "view"])
+def test_other_data_under_the_old_name_are_refused(
+    command: str, copy: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "small.hdf5"
+    shutil.copyfile(small, other)
+    with h5py.File(other, "a") as file:
+        file["rewards"][...] = -3 * file["rewards"][()]
+    job = read_job(copy)
+    write_job(copy, dataclasses.replace(job, data=str(other)))
+    shutil.rmtree(copy / "stages" / "audit")
+    assert main([command, str(copy)]) == 2
+    assert re.search(r"learned from data of digest \w+, .* has \w+; restore", capsys.readouterr().err)
+
+
+def test_stages_that_are_not_made_of_each_other_are_not_taken_for_a_run(
+    copy: Path, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = copy / "stages" / "judge" / "summary.json"
+    files.write_json(judge, {"policies": {}})
+    changed = context._sources() | {"value/learn.py": b"another version"}
+    monkeypatch.setattr(context, "_sources", lambda: changed)
+    assert main(["train", "--data", str(small), "--out", str(copy), *OPTIONS, "--until", "value"]) == 0
+    assert main(["evaluate", str(copy)]) == 2
+    assert "stage augment is not finished; run the same `ipd train` again" in capsys.readouterr().err
+    assert not judge.exists()
+
+
+def test_the_page_refuses_a_damaged_summary(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy / "stages" / "world" / "summary.json"
+    path.write_text(path.read_text().replace('"kappa": ', '"kappa": 1'))
+    assert main(["report", str(copy)]) == 2
+    assert f"{path}: damaged, its sha256" in capsys.readouterr().err
 
 
 def test_audit_again(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,10 +223,8 @@ def test_damaged_checkpoint_is_named(copy: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_stopped_seed_is_no_result(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint.CheckpointStore(copy / "stages" / "policy", "f").fail(
-        {0: "tensor w is not finite at update 9"}
-    )
-    with pytest.raises(InputError, match=r"seed 0 was stopped \(stage policy: tensor w .*; there are 1"):
+    checkpoint.CheckpointStore(copy / "stages" / "world", "f").fail({0: "tensor w is not finite at update 9"})
+    with pytest.raises(InputError, match=r"seed 0 was stopped \(stage world: tensor w .*; there are 1"):
         ipd.load(copy, seed=0)
     assert np.isfinite(ipd.load(copy).act(np.zeros(11))).all()  # the first seed that ended
     assert main(["judge", str(copy)]) == 2

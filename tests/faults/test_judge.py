@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ipd.cli import main
+from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.rundir import read_job, write_job
 
 QUICK = ["--members", "2", "--steps", "60", "--horizon", "8"]
@@ -113,3 +114,11 @@ def test_a_run_without_task_and_imagination_is_judged_by_fitted_q(
 
 def _refuse(*_: object) -> None:
     raise AssertionError("the task was stepped")
+
+
+def test_a_model_with_a_stopped_seed_judges_nothing(
+    copy: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CheckpointStore(copy / "stages" / "world", "f").fail({1: "tensor w is not finite at update 9"})
+    assert main(["judge", str(finished), "--model", str(copy), *QUICK]) == 2
+    assert "seed 1 was stopped (stage world: tensor w" in capsys.readouterr().err

@@ -30,7 +30,7 @@ MOMENTS = {
     "view": "stages/view",
     "refit": "stages/refit/step-*.json",
     "policy": "stages/policy/step-*.json",
-    "evaluate": "evaluations.csv",
+    "evaluate": "stages/evaluate",
     "audit": "stages/audit",
     "report": "stages/audit/done.json",
 }

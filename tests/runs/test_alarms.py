@@ -17,7 +17,7 @@ from ipd.data.episodes import Episodes
 from ipd.data.probes import linear_quadratic
 from ipd.presets import preset
 from ipd.report import headline, read
-from ipd.runs import alarms, dashboards, stages
+from ipd.runs import alarms, dashboards, dataset
 from ipd.runs.alarms import Alarm
 from ipd.runs.metrics import MetricsLog
 from ipd.runs.progress import Progress
@@ -99,7 +99,7 @@ def test_alarms_are_noted_once_and_shown(synthetic_run: Path) -> None:
     summary.write_text(
         json.dumps({"warnings": [{"seed": 1, "what": "Q has blown up", "cure": "less of it"}]})
     )
-    told = stages._doubts(doubtful(), Progress(quiet=True))
+    told = dataset.doubts(doubtful(), Progress(quiet=True))
     data = synthetic_run / "stages" / "data" / "summary.json"
     data.write_text(json.dumps(json.loads(data.read_text()) | told))
     (summary.parent / "failed.json").write_text(json.dumps({"seeds": {"2": "tensor w is not finite"}}))
@@ -109,6 +109,11 @@ def test_alarms_are_noted_once_and_shown(synthetic_run: Path) -> None:
         ("no", f"data, {told['warnings'][0]['what']}; {told['warnings'][0]['cure']}"),
         ("no", "value, seed 1: Q has blown up. Try less of it"),
     ]
+
+
+def test_q_of_data_without_rewards_rings_no_alarm(small_steps: Steps) -> None:
+    steps = small_steps._replace(rewards=np.zeros(len(small_steps.rewards), np.float32))  # type: ignore[arg-type]
+    assert not alarms.of("value", CONFIG, (4,), {4: {"q_mean": 1e-4}}, {}, lambda: steps)
 
 
 def doubtful() -> Episodes:
@@ -121,9 +126,9 @@ def doubtful() -> Episodes:
 
 def test_what_the_data_check_finds_is_told_when_a_run_begins(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress()
-    assert stages._doubts(linear_quadratic(20, 20, 0), progress) == {}
+    assert dataset.doubts(linear_quadratic(20, 20, 0), progress) == {}
     assert not capsys.readouterr().err
-    (told,) = stages._doubts(doubtful(), progress)["warnings"]
+    (told,) = dataset.doubts(doubtful(), progress)["warnings"]
     assert told["what"].startswith("observations, row 2") and told["cure"]
     said = capsys.readouterr().err
     assert said == f"data: warning, {told['what']}; {told['cure']}\n"

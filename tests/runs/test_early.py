@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import threading
 import time
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -130,7 +132,7 @@ def test_a_seed_whose_actions_are_not_finite_stands_still_and_the_other_ends(
         early.results(Contender("zero", 7, 2, make), task)
 
 
-def test_a_try_that_was_cut_short_hides_no_rows_of_the_next(tmp_path: Path, task: Task) -> None:
+def test_a_seed_that_fails_in_one_policy_is_left_out_of_all(tmp_path: Path, task: Task) -> None:
     class Broken(rollouts.ZeroController):
         def act(self, observations: Any, rewards: Any) -> Any:
             actions = super().act(observations, rewards)
@@ -139,12 +141,53 @@ def test_a_try_that_was_cut_short_hides_no_rows_of_the_next(tmp_path: Path, task
 
     make: Any = lambda: Broken(task)  # noqa: E731
     run = begun(tmp_path, task)
-    contenders = [contender(task, []), Contender("broken", 7, 2, make)]
+    contenders = [Contender("broken", 7, 2, make), contender(task, [])]
     for _ in range(2):
         with Early(run) as early:
             judging.evaluate(run, task, contenders, (), early)
         assert list(run.failed) == [4]
         rows = csv.DictReader((tmp_path / "evaluations.csv").read_text().splitlines())
         kept = Counter((row["policy"], row["seed"]) for row in rows)
-        assert kept == {("zero", "0"): 2, ("zero", "4"): 2, ("broken", "0"): 2}
+        assert kept == {("zero", "0"): 2, ("broken", "0"): 2}  # what failed once is no result anywhere
         (run.stage_folder("evaluate") / "done.json").unlink()  # killed before it was written
+
+
+def test_a_task_that_answers_one_seed_with_no_number_stops_that_seed(tmp_path: Path, task: Task) -> None:
+    class Answer(gymnasium.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            observation, *rest = super().step(action)
+            return (np.full_like(observation, np.nan) if action[0] == 0.5 else observation, *rest)
+
+    class Odd(rollouts.ZeroController):
+        def act(self, observations: Any, rewards: Any) -> Any:
+            actions = super().act(observations, rewards)
+            actions[:2, 0] = 0.5  # rows of the first seed
+            return actions
+
+    answering = dataclasses.replace(task, make=lambda: Answer(task.make()))
+    make: Any = lambda: Odd(task)  # noqa: E731
+    run = begun(tmp_path, task)
+    with Early(run) as early:
+        found, failed = early.results(Contender("odd", 7, 2, make), answering)
+    assert failed.tolist() == [True, False]
+    zero = rollouts.rollout(task, rollouts.ZeroController(task), 2, FIRST_EPISODE_SEED, 2)
+    np.testing.assert_array_equal(found.returns[1], zero.returns[1])
+    run.store("value", "").fail({4: "metric value_loss is not finite at or before update 8"})
+    with Early(run) as early, pytest.raises(FloatingPointError, match=r"observation not finite .* policy 0"):
+        early.results(Contender("odd", 7, 2, make), answering)
+
+
+def test_stages_know_the_seeds_that_failed_in_what_they_are_made_of(tmp_path: Path, task: Task) -> None:
+    run = begun(tmp_path, task)
+    for stage in ("value", "world", "cloning", "augment", "refit", "policy", "mobile", "evaluate", "audit"):
+        files.write_json(run.stage_folder(stage) / "done.json", {})
+    text = "tensor w is not finite at or before update 8"
+    run.store("value", "").fail({0: text})
+    run.store("evaluate", "").fail({4: text})
+    assert run.failed.keys() == {0, 4}
+    expected = {"value": {0}, "world": set(), "cloning": set(), "augment": {0}, "refit": {0}, "policy": {0}}
+    expected |= {"mobile": {0}, "evaluate": {0, 4}, "audit": {0}, "judge": {0}}
+    assert {stage: run.stopped(stage).keys() for stage in expected} == expected
+    run._forget_what_was_made_of("value")
+    left = {path.parent.name for path in tmp_path.glob("stages/*/done.json")}
+    assert left == {"value", "world", "cloning"}

@@ -88,6 +88,15 @@ def test_claim_again_and_with_another_config(tmp_path: Path) -> None:
     changed = Job("d.hdf5", "Hopper-v4", (0,), override(JOB.config, {"value.steps": 5}))
     with pytest.raises(InputError, match=r"seeds: \[0, 3\] -> \[0\]; value.steps: 40000 -> 5"):
         rundir.claim(tmp_path, changed, manifest())
+    tried = dataclasses.replace(JOB, config=override(JOB.config, {"evaluate.final_episodes": 77}))
+    assert rundir.claim(tmp_path, tried, manifest()) == [] and rundir.read_job(tmp_path) == tried
+    for text in ("{}", '{"data": {"digest": "ab"}}', "[]", None):
+        (tmp_path / "manifest.json").unlink() if text is None else (tmp_path / "manifest.json").write_text(
+            text
+        )
+        with pytest.raises(InputError, match=r"manifest\.json: .*restore") as caught:
+            rundir.claim(tmp_path, JOB, manifest())
+        assert "delete" not in str(caught.value)  # its folder is the whole run
 
 
 def test_the_manifest_names_what_is_not_as_the_preset_has_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -45,10 +46,18 @@ def column(
         return np.zeros(shape, dtype)
     size = math.prod(shape) * np.dtype(dtype).itemsize
     with tempfile.TemporaryFile(dir=disk) as file:
-        file.truncate(max(size, 1))
+        _reserve(file.fileno(), max(size, 1))
         pages = mmap.mmap(file.fileno(), max(size, 1))
     _mapped.add(pages)
     return np.ndarray(shape, dtype, buffer=pages)
+
+
+def _reserve(file: int, size: int) -> None:
+    """A full disk is an OSError now; a write to a page that has no place on it would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
 
 
 _mapped: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()

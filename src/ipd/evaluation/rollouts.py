@@ -63,6 +63,14 @@ class RandomController:
         return self.generator.uniform(self.task.action_low, self.task.action_high, shape).astype(np.float32)
 
 
+class NotFiniteError(FloatingPointError):
+    """Something that is not finite in an episode of the policy number `copy`."""
+
+    def __init__(self, text: str, copy: int) -> None:
+        super().__init__(text)
+        self.copy = copy
+
+
 def rollout(task: Task, controller: Controller, episodes: int, seed: int, copies: int = 1) -> Results:
     """Run ``episodes`` episodes for each of ``copies`` policies (seeds of training) held by one controller.
 
@@ -71,7 +79,7 @@ def rollout(task: Task, controller: Controller, episodes: int, seed: int, copies
     policies are not differences of luck at the start. The batch never changes its shape: a finished
     row repeats its last observation and its action is dropped.
 
-    Raises ``FloatingPointError`` where a policy gives an action, or the task an observation or
+    Raises ``NotFiniteError`` where a policy gives an action, or the task an observation or
     reward, that is not finite.
     """
     rows = copies * episodes
@@ -115,4 +123,5 @@ def _check_finite(
     bad = np.flatnonzero(running & ~np.isfinite(values).all(axis=1))
     if bad.size:
         copy, episode = divmod(int(bad[0]), episodes)
-        raise FloatingPointError(f"{what} not finite in step {step} of episode {episode}, policy {copy}")
+        text = f"{what} not finite in step {step} of episode {episode}, policy {copy}"
+        raise NotFiniteError(text, copy)

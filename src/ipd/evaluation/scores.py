@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from ipd.data.atomic import replacing
 from ipd.evaluation.tasks import ALIASES, Task
 
 REFERENCE_VERSION = "d4rl-v2"
@@ -86,12 +86,8 @@ def add_rows(path: Path, rows: Iterable[Row]) -> None:
     for key in sorted(merged):
         row = merged[key]
         writer.writerow([*key, repr(float(row.return_)), row.length, _number(row.normalized)])
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -108,7 +109,7 @@ def load(run: Path) -> Run:
     manifest = read_manifest(run)
     config = run / "config.yaml"
     text = _text(config) if config.is_file() else ""
-    summaries = {stage: read_json(run / "stages" / stage / "summary.json") for stage in STAGES}
+    summaries = {stage: _summary(run / "stages" / stage) for stage in STAGES}
     return Run(
         config=text,
         manifest=manifest,
@@ -123,6 +124,20 @@ def load(run: Path) -> Run:
             for path in sorted((run / "stages").glob("*/failed.json"))
         },
     )
+
+
+def _summary(stage: Path) -> dict[str, Any]:
+    """summary.json of a stage; {} where it is missing. Raises ReportError where its digest is another one."""
+    path, told = stage / "summary.json", read_json(stage / "done.json").get("sha256")
+    wanted = told.get(path.name) if isinstance(told, dict) else None
+    if wanted is not None and not (
+        path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted
+    ):
+        raise ReportError(
+            f"{path}: damaged, its sha256 is not the one in done.json; delete {stage} and run the same "
+            "`ipd train` again"
+        )
+    return read_json(path)
 
 
 def read_manifest(run: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def _of_metrics(
     if largest:
         discount = getattr(getattr(config, stage, None), "discount", config.value.discount)
         reach = float(np.abs(np.asarray(steps().rewards)).max()) / (1 - discount)
-        if largest > reach:
+        if largest > reach > 0:  # without rewards there is nothing to reach, and Q is small
             yield Alarm(
                 seed,
                 f"Q has blown up: {largest:.3g} on average, where no policy can reach more than {reach:.3g}",

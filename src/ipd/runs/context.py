@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ CODE: dict[str, tuple[str, ...]] = {
               "runs/judged.py", "runs/off_policy.py"),
 }  # fmt: skip
 """Files of the package, or folders, on which a stage's result depends; a change there repeats the stage."""
+
+_DREAMT = ("value", "world", "augment")
+FEEDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("value", "world", "cloning"), ()), "augment": ("value", "world"), "view": _DREAMT,
+    "refit": _DREAMT, "policy": (*_DREAMT, "refit"), "audit": _DREAMT,
+}  # fmt: skip
+"""Stage -> those that it is made of. A baseline is made of values or world model where its run has them;
+returns and judgements are made of all that learned."""
+LEAVES = ("view", "evaluate", "audit", "judge")
+"""Stages that no other is made of."""
 
 JUDGING = ("evaluate", "audit")
 
@@ -103,10 +113,20 @@ class Run:
             raise InputError(f"{self.folder}: seed {seed} was stopped ({failed[seed]}); {there}")
         return self.seeds.index(seed)
 
+    def __post_init__(self) -> None:
+        """What the stages are made by is what is in memory now, whatever is installed while they run."""
+        _sources()
+
     @cached_property
     def episodes(self) -> Episodes:
-        """The data; read when first asked for."""
-        return self.load()
+        """The data; read when first asked for. Raises `InputError` where they are not those of the run."""
+        found = self.load()
+        if found.digest != self.digest:
+            raise InputError(
+                f"{self.folder}: learned from data of digest {self.digest}, {self.job.data} has "
+                f"{found.digest}; restore the data"
+            )
+        return found
 
     @cached_property
     def steps(self) -> Steps:
@@ -130,10 +150,29 @@ class Run:
     @property
     def failed(self) -> dict[int, str]:
         """Seeds that failed in any stage so far, with the first thing that went wrong."""
+        return self._failed_in(self._stages())
+
+    def stopped(self, stage: str) -> dict[int, str]:
+        """Seeds that failed in a stage, or in one that it is made of: what of them is left is no result.
+
+        Others are none of its concern: what it makes is taken over by runs that have not failed there.
+        """
+        return self._failed_in([*self._feeds(stage), stage])
+
+    def _stages(self) -> list[str]:
+        return [folder.name for folder in sorted((self.folder / "stages").glob("*/"))]
+
+    def _feeds(self, stage: str) -> list[str]:
+        every = [name for name in self._stages() if name not in LEAVES and name != "data"]
+        if stage in FEEDS:
+            return [name for name in every if name in FEEDS[stage]]
+        return every if stage in LEAVES else [name for name in every if name in ("value", "world")]
+
+    def _failed_in(self, stages: Sequence[str]) -> dict[int, str]:
         found: dict[int, str] = {}
-        for folder in sorted((self.folder / "stages").glob("*/")):
-            for seed, text in self.store(folder.name, "").failed().items():
-                found.setdefault(seed, f"stage {folder.name}: {text}")
+        for stage in stages:
+            for seed, text in self.store(stage, "").failed().items():
+                found.setdefault(seed, f"stage {stage}: {text}")
         return found
 
     def stop(self, stage: str, fingerprint: str, what: dict[int, str]) -> None:
@@ -219,10 +258,13 @@ class Run:
         folder = self.stage_folder(stage)
         done = folder / "done.json"
         made = self.made(stage)
-        if made is not None and (made == fingerprint or (self.trusted and stage not in (*JUDGING, "judge"))):
+        there = all((self.folder / name).exists() for name in OUTPUTS.get(stage, ()))
+        known = made == fingerprint or (self.trusted and stage not in (*JUDGING, "judge"))
+        if made is not None and known and there:
             self.progress.say(f"{stage}: done before")
             return made
         done.unlink(missing_ok=True)
+        self._forget_what_was_made_of(stage)
         for other in self.reuse:
             if self._take_over(other, stage, fingerprint):
                 self.progress.say(f"{stage}: taken from {other}")
@@ -241,6 +283,14 @@ class Run:
         files.write_json(done, {"fingerprint": fingerprint, "sha256": sealed})
         return fingerprint
 
+    def _forget_what_was_made_of(self, stage: str) -> None:
+        """Else a run would be finished whose stages are not made of each other."""
+        for other in self._stages():
+            if stage in self._feeds(other):
+                (self.stage_folder(other) / "done.json").unlink(missing_ok=True)
+                if other in LEAVES:  # a page would show them beside what they are not about
+                    (self.stage_folder(other) / "summary.json").unlink(missing_ok=True)
+
     def _take_over(self, run: Path, stage: str, fingerprint: str) -> bool:
         other = run / "stages" / stage
         done = other / "done.json"
@@ -258,46 +308,26 @@ class Run:
         return True
 
 
+@cache
+def _sources() -> dict[str, bytes]:
+    """The package's source files at the time of the first call: path below the package -> content."""
+    root = Path(ipd.__file__).parent
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.py"))}
+
+
 def code_digest(stage: str, more: tuple[str, ...] = ()) -> str:
     """Of the source files that `CODE` names for `stage` (a baseline: for learning), and of `more`."""
-    root = Path(ipd.__file__).parent
     total = hashlib.sha256()
     for name in (*CODE.get(stage, _BASELINE), *more):
-        for path in sorted((root / name).rglob("*.py")) if (root / name).is_dir() else [root / name]:
-            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+        for path, content in _sources().items():
+            if path == name or path.startswith(f"{name}/"):
+                total.update(path.encode() + b"\0" + content)
     return total.hexdigest()[:16]
 
 
 def unstack(tree: Any, row: int) -> Any:
     """One seed out of a stacked pytree of arrays."""
     return jax.tree.map(lambda leaf: leaf[row], tree)
-
-
-def data_summary(episodes: Episodes) -> dict[str, Any]:
-    """What the page says of the data (docs/architecture.md); returns in logged units."""
-    returns, lengths = episodes.returns, episodes.lengths
-    best = np.sort(returns)[-max(1, round(0.1 * len(returns))) :]
-    return {
-        "source": episodes.source,
-        "task": episodes.task,
-        "digest": episodes.digest,
-        "episodes": episodes.num_episodes,
-        "steps": episodes.num_steps,
-        "observation_size": episodes.observation_size,
-        "action_size": episodes.action_size,
-        "return": {
-            "mean": float(returns.mean()),
-            "std": float(returns.std()),
-            "min": float(returns.min()),
-            "max": float(returns.max()),
-            "quantiles": {str(q): float(np.quantile(returns, q / 100)) for q in (5, 25, 50, 75, 95)},
-            "best_decile": float(best.mean()),
-        },
-        "returns": returns.tolist(),
-        "lengths": lengths.tolist(),
-        "terminated": int(episodes.terminated.sum()),
-        "truncated": int(episodes.truncated.sum()),
-    }
 
 
 def plain(value: Any) -> Any:

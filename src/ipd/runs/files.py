@@ -47,7 +47,8 @@ def read_json(path: Path) -> Any:
             raise ValueError("no plain file")
         return json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        cure = "delete its folder and run the same command again"
+        of_stage = path.parent.parent.name == "stages"
+        cure = "delete its folder and run the same command again" if of_stage else "restore it"
         raise InputError(f"{path}: cannot be read as JSON ({error}); {cure}") from error
 
 

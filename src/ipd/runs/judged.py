@@ -85,6 +85,10 @@ def contenders(run: Run) -> tuple[list[Judged], list[Trained], Model | None]:
 def model_of(run: Run, folder: Path) -> Model:
     """Values and world model of another run, fit to judge `run`. Raises `InputError` where they are not."""
     other = opened.open_run(folder, needs=("value", "world"))
+    stopped = other.stopped("audit")
+    if stopped:
+        seed, text = next(iter(stopped.items()))
+        raise InputError(f"--model {folder}: seed {seed} was stopped ({text}); take a run without it")
     if (other.digest, other.spec) != (run.digest, run.spec):
         raise InputError(f"--model {folder}: learned from other data or for another task than {run.folder}")
     if other.normaliser.to_dict() != run.normaliser.to_dict():

@@ -34,9 +34,8 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
     path = run.folder / "evaluations.csv"
 
     def work() -> dict[str, Any]:
-        path.unlink(missing_ok=True)
         run.store("evaluate", fingerprint).forget()  # of a try cut short, else its seed's rows were left out
-        before, went_wrong = set(run.failed), dict[int, str]()
+        wrong, went_wrong, rows = set(run.stopped("evaluate")), dict[int, str](), list[scores.Row]()
         total, done = sum(contender.episodes for contender in contenders), 0
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")
         for contender in contenders:
@@ -45,15 +44,17 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
                 found, failed = early.results(contender, task)
             except FloatingPointError as error:
                 raise RunFailed(f"stage evaluate, policy {name} of step {step}: {error}") from error
-            wrong = before | {seed for seed, bad in zip(run.seeds, failed, strict=True) if bad}
-            for seed in sorted(wrong - before):
-                went_wrong.setdefault(seed, f"an action of {name} after {step} updates is not finite")
-            rows = _rows(task, name, run.seeds, step, found)
-            scores.add_rows(path, [row for row in rows if row.seed not in wrong])
+            for seed, bad in zip(run.seeds, failed, strict=True):
+                if bad and seed not in wrong:
+                    went_wrong.setdefault(seed, f"what {name} does after {step} updates is not finite")
+            rows += _rows(task, name, run.seeds, step, found)
             done += episodes * len(run.seeds)
             run.progress.advance(done)
         run.progress.end()
+        path.unlink(missing_ok=True)
         run.stop("evaluate", fingerprint, went_wrong)
+        wrong |= set(went_wrong)
+        scores.add_rows(path, [row for row in rows if row.seed not in wrong])
         return {}
 
     return run.finish("evaluate", fingerprint, work)
@@ -189,14 +190,14 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
 
     def work() -> dict[str, Any]:
         steps, keys = run.steps, run.keys("audit")
-        run.progress.begin("audit", 0, 4 * (len(run.seeds) - len(run.failed)), "comparisons")
+        run.progress.begin("audit", 0, 4 * (len(run.seeds) - len(run.stopped("audit"))), "comparisons")
         seeds: list[Any] = []
         for row, seed in enumerate(run.seeds):
             dreamer = imagination.dreamer_of(run, values, world, row)
             states = {"chosen": _chosen(run, seed), "random": _random(run, seed)}
             rows: list[Any] = []
             for number, (kind, start) in enumerate(
-                (k, s) for k, s in states.items() if len(s) and seed not in run.failed
+                (k, s) for k, s in states.items() if len(s) and seed not in run.stopped("audit")
             ):
                 for planner, config in _planners(run).items():
                     free = dreamer._replace(kappa=jnp.asarray(jnp.inf))

@@ -37,6 +37,10 @@ PACKAGES = (
 )
 
 
+RETRIED = "evaluate.final_episodes"
+"""What `ipd evaluate` may change of a run's config."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """What a run is to do; `config.yaml` is this and nothing else."""
@@ -183,17 +187,25 @@ def claim(folder: Path, job: Job, manifest: dict[str, Any]) -> list[str]:
         files.write_json(folder / "manifest.json", manifest)
         write_job(folder, job)
         return []
-    changed = differences(read_job(folder), job)
+    before = read_job(folder)
+    changed = [each for each in differences(before, job) if not each.startswith(f"{RETRIED}:")]
     if changed:
         text = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
         raise InputError(f"{folder}: holds a run of another config ({text}); choose another --out")
-    old = files.read_json(folder / "manifest.json")
-    if old["data"]["digest"] != manifest["data"]["digest"]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise InputError(f"{path}: is missing; restore it, or choose another --out")
+    with files.understood(path):
+        old = files.read_object(path)
+        digest, was = old["data"]["digest"], dict(old["versions"])
+    if digest != manifest["data"]["digest"]:
         raise InputError(
-            f"{folder}: began with data of digest {old['data']['digest']}, {manifest['data']['source']} has "
+            f"{folder}: began with data of digest {digest}, {manifest['data']['source']} has "
             f"{manifest['data']['digest']}; choose another --out"
         )
-    was, now = old["versions"], manifest["versions"]
+    if before.config.evaluate != job.config.evaluate:  # `ipd evaluate` tried other numbers
+        write_job(folder, job)
+    now = manifest["versions"]
     return [f"{name} was {was.get(name)}, is {now.get(name)}" for name in now if was.get(name) != now[name]]
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 
 from ipd.config import FORMAT, Config, trimmed
-from ipd.data.checks import check
 from ipd.data.columns import Storage
 from ipd.data.episodes import (
     Episodes,
@@ -31,9 +30,9 @@ from ipd.evaluation.tasks import Task
 from ipd.evaluation.tasks import task as find_task
 from ipd.presets import problems, with_task
 from ipd.report import page
-from ipd.runs import examples, files, imagination, judging, learning, modelling, rundir, trials
+from ipd.runs import dataset, examples, files, imagination, judging, learning, modelling, rundir, trials
 from ipd.runs.algorithms import ALGORITHMS
-from ipd.runs.context import JUDGING, Run, data_summary
+from ipd.runs.context import JUDGING, Run
 from ipd.runs.errors import InputError, RunFailed
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
@@ -82,6 +81,8 @@ def execute(
     early = stages_of(job.config)[:-1]
     if until is not None and until not in early:
         wrong.append(f"--until {until}: no stage before the last of this run ({', '.join(early) or 'none'})")
+    if not all(0 <= seed < 2**31 for seed in job.seeds):
+        wrong.append(f"seeds {', '.join(map(str, job.seeds))}: must lie in [0, 2**31)")
     if wrong or not job.seeds or len(set(job.seeds)) < len(job.seeds):
         raise InputError("; ".join(wrong) or "--seeds: at least one is needed, and each only once")
     rundir.require_usable(folder)
@@ -99,7 +100,7 @@ def execute(
         for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
         files.write_json(folder / "normaliser.json", normaliser.to_dict())
-        told = data_summary(episodes) | _doubts(episodes, progress)
+        told = dataset.summary(episodes) | dataset.doubts(episodes, progress)
         files.write_json(folder / "stages" / "data" / "summary.json", told)
         run = Run(
             folder, job, task, lambda: episodes, episodes.digest, normaliser, spec, progress,
@@ -122,18 +123,6 @@ def load_episodes(folder: Path, job: Job) -> Episodes:
     """The data; a large set is kept on the disk that the run is on."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
-
-
-def _doubts(episodes: Episodes, progress: Progress) -> dict[str, Any]:
-    """What `ipd data check` holds for a mistake, said and for the page; a set on disk is not read for it."""
-    if episodes.disk is not None:
-        progress.say("data: too many steps to be looked through here; `ipd data check` does it")
-        return {}
-    found = [finding for finding in check(episodes) if finding.severity != "note"]
-    for finding in found:
-        progress.say(f"data: {finding.severity}, {finding.where}: {finding.message}; {finding.cure}")
-    told = [{"what": f"{finding.where}: {finding.message}", "cure": finding.cure} for finding in found]
-    return {"warnings": told} if told else {}
 
 
 def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:

@@ -51,7 +51,7 @@ def train(
             kept(step, partial(store.load, step, like=shapes))
 
     while True:
-        failed = {run.seeds.index(seed) for seed in run.failed}
+        failed = {run.seeds.index(seed) for seed in run.stopped(stage)}
         fresh = begin(keys)
         give_back()  # what preparing the data took
         try:

@@ -60,10 +60,17 @@ class Early:
         return self._try(contender, task) if begun is None else begun.result()
 
     def _try(self, contender: Contender, task: Task) -> Tried:
-        seeds, failed = self._run.seeds, self._run.failed
-        acting = _Watched(contender.controller(), self._stop, np.array([seed in failed for seed in seeds]))
-        found = rollouts.rollout(task, acting, contender.episodes, FIRST_EPISODE_SEED, len(seeds))
-        return Tried(found, acting.still)
+        seeds, failed = self._run.seeds, self._run.stopped("evaluate")
+        still = np.array([seed in failed for seed in seeds])
+        while True:
+            acting = _Watched(contender.controller(), self._stop, still)
+            try:
+                found = rollouts.rollout(task, acting, contender.episodes, FIRST_EPISODE_SEED, len(seeds))
+                return Tried(found, acting.still)
+            except rollouts.NotFiniteError as error:  # the task's answer: once more, without that seed
+                before, still = acting.still, acting.still | (np.arange(len(seeds)) == error.copy)
+                if before[error.copy] or still.all():
+                    raise
 
 
 class Tried(NamedTuple):
