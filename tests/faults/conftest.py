@@ -55,7 +55,7 @@ def figure(record_property: Callable[[str, object], None]) -> Figure:
     """Notes a figure, in the report of the tests and on the terminal."""
 
     def note(what: str, value: float) -> None:
-        record_property(what, value)
+        record_property(what, float(value))
         print(f"{what}: {value:.4g}")
 
     return note
