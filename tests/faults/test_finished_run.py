@@ -166,6 +166,16 @@ def test_stages_that_are_not_made_of_each_other_are_not_taken_for_a_run(
     assert not judge.exists()
 
 
+def test_stages_of_other_units_are_not_taken_for_a_run(
+    copy: Path, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy / "normaliser.json"
+    files.write_json(path, files.read_object(path) | {"reward_scale": 7.0})
+    assert main(["train", "--data", str(small), "--out", str(copy), *OPTIONS, "--until", "value"]) == 0
+    assert main(["evaluate", str(copy)]) == 2
+    assert "stage world is not finished" in capsys.readouterr().err
+
+
 def test_the_page_refuses_a_damaged_summary(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = copy / "stages" / "world" / "summary.json"
     path.write_text(path.read_text().replace('"kappa": ', '"kappa": 1'))

@@ -99,7 +99,7 @@ def execute(
     with rundir.locked(folder), progress:
         for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
-        files.write_json(folder / "normaliser.json", normaliser.to_dict())
+        _write_normaliser(folder, normaliser)
         told = dataset.summary(episodes) | dataset.doubts(episodes, progress)
         files.write_json(folder / "stages" / "data" / "summary.json", told)
         run = Run(
@@ -108,6 +108,14 @@ def execute(
         )  # fmt: skip
         _pipeline(run) if until is None else _only(run, until)
         return _page(run)
+
+
+def _write_normaliser(folder: Path, normaliser: Normaliser) -> None:
+    path, told = folder / "normaliser.json", normaliser.to_dict()
+    if path.exists() and files.read_object(path) != told:  # no finished stage speaks these units
+        for done in folder.glob("stages/*/done.json"):
+            done.unlink()
+    files.write_json(path, told)
 
 
 def _page(run: Run) -> Path:
