@@ -26,7 +26,7 @@ def test_unstored_next_observations_and_names_are_kept(tmp_path: Path) -> None:
         observation_names=("x", "v", "w"), action_names=("left", "right"),
     )  # fmt: skip
     run = Run(
-        tmp_path, Job("d", None, (4,), preset("tiny")), None, lambda: episodes, "d",
+        tmp_path, Job("d", None, (4,), preset("tiny")), None, lambda: episodes, episodes.digest,
         fit_normaliser(episodes), Spec(3, 2, 20), Progress(quiet=True),
     )  # fmt: skip
     steps, states = np.zeros((2, 5), np.float32), np.ones((2, 5, 3), np.float32)

@@ -64,7 +64,7 @@ def started(file: Path, tmp_path: Path) -> Callable[..., Run]:
         config: Config = override(preset("tiny"), settings | more)
         episodes = load(str(file), storage=Storage(tmp_path, config.stream.above_steps))
         return Run(
-            tmp_path, Job(str(file), None, SEEDS, config), None, lambda: episodes, "digest",
+            tmp_path, Job(str(file), None, SEEDS, config), None, lambda: episodes, episodes.digest,
             fit_normaliser(episodes), Spec(2, 3, 90), Progress(quiet=True),
         )  # fmt: skip
 
