@@ -185,13 +185,14 @@ STREAMED = [f"--stream.{name}-steps={steps}" for name, steps in
 def test_streamed_run_killed_ends_as_if_never_killed(small: Path, tmp_path: Path, figure: Figure) -> None:
     draw, out = random.Random(), tmp_path / "killed" / "run"
     out.parent.mkdir()
-    for stage in ("value", "world", "refit", "policy") if LONG else ("policy",):
-        stop = stop_in(stage, small, out, draw.uniform(0, 0.2), STREAMED)
+    more = STREAMED if LONG else [*STREAMED, "--until", "world"]
+    for stage in ("value", "world", "refit", "policy") if LONG else ("world",):
+        stop = stop_in(stage, small, out, draw.uniform(0, 0.2), more)
         figure("killed at random instants", stop.killed)
         assert {path.name for path in out.parent.iterdir()} == {"run", "run.stderr"}  # columns have no name
-    assert main(train(small, out, STREAMED)) == 0
+    assert main(train(small, out, more)) == 0
     whole = tmp_path / "whole" / "run"
-    assert main(train(small, whole, STREAMED)) == 0
+    assert main(train(small, whole, more)) == 0
     same(contents(whole), contents(out))
 
 
