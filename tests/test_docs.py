@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import dataclasses
 import importlib
 import re
@@ -88,6 +89,14 @@ def test_metrics_page_explains_every_metric() -> None:
         r"^\| `(\w+)` \| (.+) \| (.+?) \|$", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE
     )
     assert {name: (what.replace("\\|", "|"), unit) for name, what, unit in rows} == GLOSSARY
+
+
+def test_figures_of_the_reliability_page_are_those_of_the_committed_table() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text().split("## The figures")[1]
+    with (ROOT / "bench" / "results" / "faults.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) > 30
+    assert re.findall(r"^\| (.+) \| (.+) \|$", text, re.MULTILINE) == [tuple(row) for row in rows]
 
 
 def test_site_is_built_without_a_network(tmp_path: Path) -> None:

@@ -189,6 +189,11 @@ def test_audit_again(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(copy)]) == 0
     assert (copy / "stages" / "audit" / "summary.json").read_bytes() == told
     assert "better in" in capsys.readouterr().out
+    shutil.rmtree(copy / "stages" / "audit")
+    (copy / "augmented.hdf5").unlink()  # to save room, perhaps
+    assert main(["audit", str(copy)]) == 2
+    assert "augmented.hdf5: damaged" in capsys.readouterr().err
+    assert (copy / "stages" / "policy" / "done.json").exists()
 
 
 def test_other_config_is_refused_by_name(copy: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
