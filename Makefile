@@ -24,7 +24,7 @@ faults: .venv/test.stamp
 	IPD_FAULTS=long $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 	    -o junit_family=xunit1 --junitxml=.pytest_cache/faults.xml tests/faults tests/formats \
 	    tests/test_safety.py tests/runs/test_ray.py tests/runs/test_loop.py tests/runs/test_alarms.py
-	$(BIN)/python tests/faults/figures.py .pytest_cache/faults.xml bench/results/faults.csv
+	$(BIN)/python tests/faults/figures.py .pytest_cache/faults.xml bench/results/faults.csv docs/reliability.md
 
 # Known vulnerabilities of the pinned versions. It needs a network, so it is no part of the tests; what could not be
 # asked for is not passed.

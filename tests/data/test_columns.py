@@ -29,12 +29,13 @@ def test_column_begins_as_zeros_and_keeps_what_is_written(tmp_path: Path, on_dis
 def test_a_full_disk_is_an_error_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def refuse(*_: int) -> None:
+        raise OSError(code, os.strerror(code))
 
-    made = column((4_096, 3), np.float32, tmp_path)
-    assert made.nbytes == 49_152
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    code = errno.EOPNOTSUPP  # some disks can reserve nothing
+    assert not column((5, 3), np.float32, tmp_path).any()
+    code = errno.ENOSPC
     with pytest.raises(OSError, match="No space left"):  # a page without a place would be a SIGBUS
         column((5, 3), np.float32, tmp_path)
 

@@ -1,4 +1,4 @@
-"""`python tests/faults/figures.py REPORT.xml TABLE.csv`: what a run of the tests of faults counted.
+"""`python tests/faults/figures.py REPORT.xml TABLE.csv PAGE.md`: what a run of the tests of faults counted.
 
 REPORT.xml is pytest's own report (``--junitxml``). Figures of one name are summed; of what ends in "most"
 the largest is taken. Where a test failed there is no table.
@@ -29,12 +29,17 @@ def table(report: Path) -> dict[str, float]:
     return dict(sorted(passed.items()) + sorted(found.items()))
 
 
-def main(report: str, to: str) -> None:
-    """Writes the table."""
+def main(report: str, to: str, page: str) -> None:
+    """Writes the table, and the one that ends the page."""
+    rows = [("what", "figure")]
+    for what, value in table(Path(report)).items():
+        rows.append((what, f"{value:.0f}" if value % 1 == 0 else f"{value:.2g}"))
     with Path(to).open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["what", "figure"])
-        writer.writerows((what, f"{value:.4g}") for what, value in table(Path(report)).items())
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    lines = [f"| {what} | {value} |" for what, value in rows]
+    before, mark, _ = Path(page).read_text().partition("\n| what | figure |\n")
+    assert mark, f"{page} has no table of figures at its end"
+    Path(page).write_text("\n".join([before, lines[0], "|---|---|", *lines[1:]]) + "\n")
 
 
 if __name__ == "__main__":

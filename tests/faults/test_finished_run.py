@@ -15,7 +15,7 @@ import pytest
 import ipd
 from ipd.cli import main
 from ipd.evaluation.scores import read_rows
-from ipd.runs import checkpoint, context, files
+from ipd.runs import checkpoint, files, made_of
 from ipd.runs.augmented import Writer, read_segments
 from ipd.runs.errors import InputError
 from ipd.runs.metrics import GLOSSARY
@@ -158,8 +158,8 @@ def test_stages_that_are_not_made_of_each_other_are_not_taken_for_a_run(
 ) -> None:
     judge = copy / "stages" / "judge" / "summary.json"
     files.write_json(judge, {"policies": {}})
-    changed = context._sources() | {"value/learn.py": b"another version"}
-    monkeypatch.setattr(context, "_sources", lambda: changed)
+    changed = made_of.sources() | {"value/learn.py": b"another version"}
+    monkeypatch.setattr(made_of, "sources", lambda: changed)
     assert main(["train", "--data", str(small), "--out", str(copy), *OPTIONS, "--until", "value"]) == 0
     assert main(["evaluate", str(copy)]) == 2
     assert "stage augment is not finished; run the same `ipd train` again" in capsys.readouterr().err

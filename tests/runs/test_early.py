@@ -188,6 +188,8 @@ def test_stages_know_the_seeds_that_failed_in_what_they_are_made_of(tmp_path: Pa
     expected = {"value": {0}, "world": set(), "cloning": set(), "augment": {0}, "refit": {0}, "policy": {0}}
     expected |= {"mobile": {0}, "evaluate": {0, 4}, "audit": {0}, "judge": {0}}
     assert {stage: run.stopped(stage).keys() for stage in expected} == expected
-    run._forget_what_was_made_of("value")
+    (tmp_path / "evaluations.csv").touch()
+    run.finish("value", "of another make", dict)
     left = {path.parent.name for path in tmp_path.glob("stages/*/done.json")}
     assert left == {"value", "world", "cloning"}
+    assert not run.failed and not (tmp_path / "evaluations.csv").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -54,9 +55,13 @@ def column(
 
 def _reserve(file: int, size: int) -> None:
     """A full disk is an OSError now; a write to a page that has no place on it would kill the process."""
-    if hasattr(os, "posix_fallocate"):
+    try:
         os.posix_fallocate(file, 0, size)
-    else:
+    except AttributeError:  # not on every system
+        os.ftruncate(file, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not on every disk
+            raise
         os.ftruncate(file, size)
 
 

@@ -42,7 +42,7 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def code_of(algorithm: Algorithm) -> tuple[str, ...]:
-    """Files on which the algorithm's result depends, as `ipd.runs.context.CODE` names them."""
+    """Files on which the algorithm's result depends, as `ipd.runs.made_of.CODE` names them."""
     own = "/".join(algorithm.module.__name__.split(".")[1:]) + ".py"
     world = ("world",) if "world" in algorithm.needs else ()
     return (own, "baselines/material.py", *algorithm.parts, *world)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import ipd
 from ipd.config import Config, content_hash
 from ipd.data.episodes import Episodes, Normaliser, to_steps
 from ipd.evaluation.tasks import Task
-from ipd.runs import alarms, files
+from ipd.runs import alarms, files, made_of
 from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.errors import InputError, RunFailed
 from ipd.runs.loop import Schedule
@@ -27,48 +25,6 @@ from ipd.runs.metrics import MetricsLog
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
 from ipd.types import Spec, Steps
-
-STAGES = ("value", "world", "cloning", "augment", "refit", "policy", "evaluate", "audit")
-"""Those of the method, in the order in which they run; the position is part of every random key."""
-
-_MATHS = ("maths/losses.py", "maths/gaussians.py", "maths/returns.py", "nn/mlp.py", "nn/norm.py",
-          "nn/parts.py", "nn/transformer.py")  # fmt: skip
-_LEARNING = ("types.py", *_MATHS, "data/columns.py", "data/episodes.py", "value", "runs/loop.py",
-             "runs/devices.py", "runs/feed.py", "runs/streaming.py", "runs/trained.py")  # fmt: skip
-_BASELINE = (*_LEARNING, "runs/learning.py")
-_IMAGINING = ("data/windows.py", "planning", "world", "runs/imagination.py", "runs/augmented.py")
-CODE: dict[str, tuple[str, ...]] = {
-    "value": _BASELINE,
-    "world": (*_LEARNING, "world", "runs/modelling.py", "evaluation/world_quality.py"),
-    "cloning": _BASELINE,
-    "augment": (*_LEARNING, *_IMAGINING),
-    "refit": (*_LEARNING, "runs/learning.py", "runs/augmented.py"),
-    "policy": (*_LEARNING, "data/windows.py", "policy", "runs/learning.py", "runs/augmented.py"),
-    "evaluate": (*_MATHS, "policy", "value", "evaluation", "runs/judging.py",
-                 "runs/trials.py"),
-    "view": (*_LEARNING, *_IMAGINING, "runs/examples.py"),
-    "audit": (*_LEARNING, *_IMAGINING, "evaluation/truth.py", "runs/judging.py"),
-    "judge": (*_LEARNING, "data/windows.py", "policy", "world", "evaluation", "runs/judging.py",
-              "runs/judged.py", "runs/off_policy.py"),
-}  # fmt: skip
-"""Files of the package, or folders, on which a stage's result depends; a change there repeats the stage."""
-
-_DREAMT = ("value", "world", "augment")
-FEEDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("value", "world", "cloning"), ()), "augment": ("value", "world"), "view": _DREAMT,
-    "refit": _DREAMT, "policy": (*_DREAMT, "refit"), "audit": _DREAMT,
-}  # fmt: skip
-"""Stage -> those that it is made of. A baseline is made of values or world model where its run has them;
-returns and judgements are made of all that learned."""
-LEAVES = ("view", "evaluate", "audit", "judge")
-"""Stages that no other is made of."""
-
-JUDGING = ("evaluate", "audit")
-
-OUTPUTS = {"augment": ("augmented.hdf5",), "evaluate": ("evaluations.csv",)}
-"""What a stage leaves outside its own folder."""
-SEALED = {"augment": ("augmented.hdf5",)}
-"""Those of them that never change; done.json tells their digests, and that of summary.json."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +71,7 @@ class Run:
 
     def __post_init__(self) -> None:
         """What the stages are made by is what is in memory now, whatever is installed while they run."""
-        _sources()
+        made_of.sources()
 
     @cached_property
     def episodes(self) -> Episodes:
@@ -163,10 +119,7 @@ class Run:
         return [folder.name for folder in sorted((self.folder / "stages").glob("*/"))]
 
     def _feeds(self, stage: str) -> list[str]:
-        every = [name for name in self._stages() if name not in LEAVES and name != "data"]
-        if stage in FEEDS:
-            return [name for name in every if name in FEEDS[stage]]
-        return every if stage in LEAVES else [name for name in every if name in ("value", "world")]
+        return made_of.feeds(stage, self._stages())
 
     def _failed_in(self, stages: Sequence[str]) -> dict[int, str]:
         found: dict[int, str] = {}
@@ -191,7 +144,7 @@ class Run:
     def keys(self, stage: str) -> jax.Array:
         """One random key a seed."""
         # one number for all baselines: only one of them is in a run
-        number = (STAGES.index(stage) if stage in STAGES else len(STAGES)) + 1
+        number = (made_of.STAGES.index(stage) if stage in made_of.STAGES else len(made_of.STAGES)) + 1
         return jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), number))(
             jnp.asarray(self.seeds)
         )
@@ -242,7 +195,7 @@ class Run:
         """Changes with whatever could change the stage's result; `code` names files beside `CODE`'s."""
         shared = (self.digest, self.normaliser.to_dict(), self.spec, self.seeds, self.config.stream)
         task = None if self.task is None else (self.task.id, self.task.versions)
-        return content_hash(stage, settings, inputs, *shared, task, code_digest(stage, code))
+        return content_hash(stage, settings, inputs, *shared, task, made_of.code_digest(stage, code))
 
     def made(self, stage: str) -> str | None:
         """The fingerprint of a finished stage; None of another."""
@@ -258,13 +211,15 @@ class Run:
         folder = self.stage_folder(stage)
         done = folder / "done.json"
         made = self.made(stage)
-        there = all((self.folder / name).exists() for name in OUTPUTS.get(stage, ()))
-        taken = self.trusted and stage not in (*JUDGING, "judge")
+        there = all((self.folder / name).exists() for name in made_of.OUTPUTS.get(stage, ()))
+        taken = self.trusted and stage not in (*made_of.JUDGING, "judge")
         if made is not None and (taken or (made == fingerprint and there)):
             self.progress.say(f"{stage}: done before")
             return made
+        for fed in self._stages():  # before done.json goes, so that after a kill it is done again
+            if stage in self._feeds(fed):
+                self._forget(fed, failures=made not in (None, fingerprint))
         done.unlink(missing_ok=True)
-        self._forget_what_was_made_of(stage)
         for other in self.reuse:
             if self._take_over(other, stage, fingerprint):
                 self.progress.say(f"{stage}: taken from {other}")
@@ -278,51 +233,51 @@ class Run:
             self.progress.say(f"{stage}: warning, seed {alarm.seed}: {alarm.what}; try {alarm.cure}")
         self.tell(stage, told | ({"warnings": [alarm._asdict() for alarm in wrong]} if wrong else {}))
         give_back()
-        made_here = [folder / "summary.json", *(self.folder / name for name in SEALED.get(stage, ()))]
+        made_here = [folder / "summary.json", *(self.folder / name for name in made_of.SEALED.get(stage, ()))]
         sealed = {path.name: files.digest_of(path) for path in made_here}
         files.write_json(done, {"fingerprint": fingerprint, "sha256": sealed})
         return fingerprint
 
-    def _forget_what_was_made_of(self, stage: str) -> None:
-        """Else a run would be finished whose stages are not made of each other."""
-        for other in self._stages():
-            if stage in self._feeds(other):
-                (self.stage_folder(other) / "done.json").unlink(missing_ok=True)
-                if other in LEAVES:  # a page would show them beside what they are not about
-                    (self.stage_folder(other) / "summary.json").unlink(missing_ok=True)
+    def keep_normaliser(self) -> None:
+        """Writes normaliser.json; where it told of other units, no stage is finished any more."""
+        path, told = self.folder / "normaliser.json", self.normaliser.to_dict()
+        if path.exists() and files.read_object(path) != told:
+            for stage in self._stages():
+                self._forget(stage, failures=True)
+        files.write_json(path, told)
+
+    def _forget(self, stage: str, failures: bool) -> None:
+        """A stage is not finished any more, since what it was made of is made again.
+
+        Otherwise a run would be finished whose stages are not made of each other, and a page would show
+        judgements beside what they are not about. Its checkpoints stay: they may still be what is asked for.
+        """
+        folder = self.stage_folder(stage)
+        if failures:
+            self.store(stage, "").forget()
+        (folder / "done.json").unlink(missing_ok=True)
+        if stage in made_of.LEAVES:
+            (folder / "summary.json").unlink(missing_ok=True)
+            for name in made_of.OUTPUTS.get(stage, ()):
+                (self.folder / name).unlink(missing_ok=True)
 
     def _take_over(self, run: Path, stage: str, fingerprint: str) -> bool:
         other = run / "stages" / stage
         done = other / "done.json"
         if not done.exists() or files.read_object(done).get("fingerprint") != fingerprint:
             return False
+        if not all((run / name).is_file() for name in made_of.OUTPUTS.get(stage, ())):
+            return False
         folder = self.stage_folder(stage)
         shutil.rmtree(folder, ignore_errors=True)
         self.log.take_over(run / "metrics.jsonl", stage)
         sources = [path for path in sorted(other.iterdir()) if path.name != "done.json"]
         pairs = [(path, folder / path.name) for path in sources]
-        pairs += [(run / name, self.folder / name) for name in OUTPUTS.get(stage, ())]
+        pairs += [(run / name, self.folder / name) for name in made_of.OUTPUTS.get(stage, ())]
         for source, target in [*pairs, (done, folder / "done.json")]:
             with files.replacing(target) as partial:
                 shutil.copyfile(source, partial)
         return True
-
-
-@cache
-def _sources() -> dict[str, bytes]:
-    """The package's source files at the time of the first call: path below the package -> content."""
-    root = Path(ipd.__file__).parent
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.py"))}
-
-
-def code_digest(stage: str, more: tuple[str, ...] = ()) -> str:
-    """Of the source files that `CODE` names for `stage` (a baseline: for learning), and of `more`."""
-    total = hashlib.sha256()
-    for name in (*CODE.get(stage, _BASELINE), *more):
-        for path, content in _sources().items():
-            if path == name or path.startswith(f"{name}/"):
-                total.update(path.encode() + b"\0" + content)
-    return total.hexdigest()[:16]
 
 
 def unstack(tree: Any, row: int) -> Any:

@@ -82,12 +82,14 @@ def _by_gain(told: Table) -> NDArray[np.int64]:
 
 
 def view(run: Run, values: Any, world: Any, split: Any, augmented: str) -> None:
-    """The stage behind the page's examples: a few segments of the first seed."""
+    """The stage behind the page's examples: a few segments of the first seed that was not stopped."""
     fingerprint = run.fingerprint("view", run.config.augment, (augmented,))
 
     def work() -> dict[str, Any]:
-        told = provenance(run, run.seeds[0])
-        return examples(run, values, world, split, 0, told, telling(told, run.config.augment.imagine_steps))
+        stopped = run.stopped("view")
+        row = next((row for row, seed in enumerate(run.seeds) if seed not in stopped), 0)
+        told = provenance(run, run.seeds[row])
+        return examples(run, values, world, split, row, told, telling(told, run.config.augment.imagine_steps))
 
     run.finish("view", fingerprint, work)
 

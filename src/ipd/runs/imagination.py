@@ -181,8 +181,8 @@ def _not_finite(segments: Segment) -> tuple[str, int] | None:
     """Name and segment (row) of the first valid step with a number that is none."""
     for name in (*augmented.STEP_KEYS, "uncertainty"):
         leaf = np.asarray(getattr(segments, name))
-        flat = leaf.reshape(*segments.valid.shape, -1)
-        bad = (segments.valid & ~np.isfinite(flat).all(axis=2)).any(axis=1)
+        finite = np.isfinite(leaf).all(axis=tuple(range(2, leaf.ndim)))
+        bad = (segments.valid & ~finite).any(axis=1)
         if bad.any():
             return name, int(np.argmax(bad))
     return None

@@ -35,7 +35,10 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
 
     def work() -> dict[str, Any]:
         run.store("evaluate", fingerprint).forget()  # of a try cut short, else its seed's rows were left out
-        wrong, went_wrong, rows = set(run.stopped("evaluate")), dict[int, str](), list[scores.Row]()
+        stopped = run.stopped("evaluate")
+        if set(run.seeds) <= set(stopped):
+            raise RunFailed(f"no seed is left: {'; '.join(stopped.values())}")
+        wrong, went_wrong, rows = set(stopped), dict[int, str](), list[scores.Row]()
         total, done = sum(contender.episodes for contender in contenders), 0
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")
         for contender in contenders:

@@ -156,15 +156,17 @@ def refit(run: Run, values: Trained, augment: str) -> Trained:
 def _mixed(run: Run, config: ValueConfig) -> Any:
     """Logged and imagined steps, on the device or as a feed."""
     imagined = [_imagined_steps(run, seed) for seed in run.seeds]
-    bare = [place for place, part in enumerate(imagined) if not len(part.rewards)]
-    if bare and run.disk:
-        raise RunFailed("stage refit: a seed imagined nothing; take --refit.steps 0")
+    ahead = run.steps
+    if not run.disk:  # a streamed run looks one step ahead
+        ahead = multi_step(run.steps, run.episodes.starts, config.multi_step, config.discount)
+    stopped = run.stopped("refit")
+    for place, seed in enumerate(run.seeds):
+        if not len(imagined[place].rewards):
+            imagined[place] = ahead
+            if seed not in stopped:
+                run.progress.say(f"refit: seed {seed} imagined nothing and goes on with logged steps")
     if run.disk:
         return streaming.refitted(run, imagined)
-    ahead = multi_step(run.steps, run.episodes.starts, config.multi_step, config.discount)
-    for place in bare:
-        run.progress.say(f"refit: seed {run.seeds[place]} imagined nothing and goes on with logged steps")
-        imagined[place] = ahead
     data = refit_learner.Data(ahead, *refit_learner.stack_seeds(imagined))  # type: ignore[arg-type]
     return jax.tree.map(jnp.asarray, data)
 

@@ -154,6 +154,11 @@ def differences(old: Job, new: Job) -> list[str]:
     ]
 
 
+def clashes(held: Job, asked: Job) -> list[str]:
+    """Differences between two jobs that cannot be in one folder."""
+    return [each for each in differences(held, asked) if not each.startswith(f"{RETRIED}:")]
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds RUN/lock; `InputError` where another process does. The kernel frees it when the process dies.
@@ -188,7 +193,7 @@ def claim(folder: Path, job: Job, manifest: dict[str, Any]) -> list[str]:
         write_job(folder, job)
         return []
     before = read_job(folder)
-    changed = [each for each in differences(before, job) if not each.startswith(f"{RETRIED}:")]
+    changed = clashes(before, job)
     if changed:
         text = "; ".join(changed[:6]) + (f"; and {len(changed) - 6} more" if len(changed) > 6 else "")
         raise InputError(f"{folder}: holds a run of another config ({text}); choose another --out")

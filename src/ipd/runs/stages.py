@@ -32,8 +32,9 @@ from ipd.presets import problems, with_task
 from ipd.report import page
 from ipd.runs import dataset, examples, files, imagination, judging, learning, modelling, rundir, trials
 from ipd.runs.algorithms import ALGORITHMS
-from ipd.runs.context import JUDGING, Run
+from ipd.runs.context import Run
 from ipd.runs.errors import InputError, RunFailed
+from ipd.runs.made_of import JUDGING
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
 from ipd.runs.trained import Trained
@@ -99,23 +100,15 @@ def execute(
     with rundir.locked(folder), progress:
         for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
-        _write_normaliser(folder, normaliser)
         told = dataset.summary(episodes) | dataset.doubts(episodes, progress)
         files.write_json(folder / "stages" / "data" / "summary.json", told)
         run = Run(
             folder, job, task, lambda: episodes, episodes.digest, normaliser, spec, progress,
             checkpoint_seconds, reuse,
         )  # fmt: skip
+        run.keep_normaliser()
         _pipeline(run) if until is None else _only(run, until)
         return _page(run)
-
-
-def _write_normaliser(folder: Path, normaliser: Normaliser) -> None:
-    path, told = folder / "normaliser.json", normaliser.to_dict()
-    if path.exists() and files.read_object(path) != told:  # no finished stage speaks these units
-        for done in folder.glob("stages/*/done.json"):
-            done.unlink()
-    files.write_json(path, told)
 
 
 def _page(run: Run) -> Path:

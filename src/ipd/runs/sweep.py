@@ -66,7 +66,7 @@ def refusal(out: Path, entry: Entry) -> str:
         return str(error)
     # where the plan names no task, the run may have found one in the data file
     asked = dataclasses.replace(entry.job, task=entry.job.task or held.task)
-    return "holds a run of another config; choose another --out" if rundir.differences(held, asked) else ""
+    return "holds a run of another config; choose another --out" if rundir.clashes(held, asked) else ""
 
 
 def finished(out: Path, entry: Entry) -> bool:
