@@ -127,7 +127,7 @@ def same(before: dict[str, bytes], after: dict[str, bytes]) -> None:
     assert [name for name in before if before[name] != after[name]] == []
 
 
-@pytest.mark.parametrize("round_", range(11 if LONG else 1))
+@pytest.mark.parametrize("round_", range(12 if LONG else 1))
 def test_stopped_in_every_stage_ends_as_if_never_stopped(
     round_: int, small: Path, tmp_path: Path, request: pytest.FixtureRequest, figure: Figure
 ) -> None:
@@ -144,7 +144,10 @@ def test_stopped_in_every_stage_ends_as_if_never_stopped(
     same(contents(finished), contents(out))
     asked = [stop for stop in stops if stop.how == signal.SIGTERM]
     figure("killed at random instants", sum(stop.killed for stop in stops))
-    figure("of these within the stage aimed at", sum(stop.killed and stop.within for stop in stops))
+    figure(
+        "killed at random instants, within the stage aimed at",
+        sum(stop.killed and stop.within for stop in stops),
+    )
     figure("asked to stop by SIGTERM", len(asked))
     figure("seconds from SIGTERM to the end, most", max((stop.seconds for stop in asked), default=0.0))
     assert sum(stop.within for stop in stops) >= 3, f"most came too late to test anything: {stops}"
@@ -191,7 +194,7 @@ def test_streamed_run_killed_ends_as_if_never_killed(small: Path, tmp_path: Path
     for stage in ("value", "world", "refit", "policy") if LONG else ("world",):
         stop = stop_in(stage, small, out, draw.uniform(0, 0.2), more)
         figure("killed at random instants", stop.killed)
-        figure("of these within the stage aimed at", stop.killed and stop.within)
+        figure("killed at random instants, within the stage aimed at", stop.killed and stop.within)
         assert {path.name for path in out.parent.iterdir()} == {"run", "run.stderr"}  # columns have no name
     assert main(train(small, out, more)) == 0
     whole = tmp_path / "whole" / "run"

@@ -88,7 +88,7 @@ def test_a_seed_imagines_alone_what_it_imagines_beside_another(
         other = np.abs(both["actions"][()] - np.roll(one["actions"][()], 1, axis=0)).max(1)
     assert len(apart) > 100 and np.median(other) > 0.1
     figure("a seed alone or beside another: imagined actions", len(apart))
-    figure("of these another action", (apart > 1e-4).sum())
+    figure("a seed alone or beside another: imagined actions that differ", (apart > 1e-4).sum())
     assert (apart > 1e-4).mean() <= 0.01  # two plans that were as good
 
 

@@ -173,7 +173,7 @@ def test_64_runs_with_workers_killed_at_random_end_as_in_turn(
         over.set()
         killer.join()
     record_property("runs at once on Ray", len(planned.entries))
-    record_property("their workers killed", killed.total())
+    record_property("runs at once on Ray, workers killed", killed.total())
     assert killed.total() >= 10
     for entry in planned.entries:
         assert outcomes[entry.key].state == "done"
