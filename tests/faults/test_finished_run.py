@@ -15,7 +15,7 @@ import pytest
 import ipd
 from ipd.cli import main
 from ipd.evaluation.scores import read_rows
-from ipd.runs import checkpoint, files, made_of
+from ipd.runs import checkpoint, files, made_of, trials
 from ipd.runs.augmented import Writer, read_segments
 from ipd.runs.errors import InputError
 from ipd.runs.metrics import GLOSSARY
@@ -136,6 +136,18 @@ def test_report_and_evaluate_again(copy: Path, small: Path, capsys: pytest.Captu
     (copy / "evaluations.csv").unlink()  # a power cut may keep the name of one file and not of another
     assert main(["train", "--data", str(small), "--out", str(copy), *OPTIONS]) == 0
     assert (copy / "evaluations.csv").read_bytes() == before
+
+
+def test_a_seed_that_fails_when_it_is_tried_again_ends_the_command_with_1(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = trials.Early.results
+    told = np.array([False, True])
+    monkeypatch.setattr(trials.Early, "results", lambda *given: plain(*given)._replace(failed=told))
+    assert main(["evaluate", str(copy), "--episodes", "1"]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "seed 1: stage evaluate: what" in last and "all other seeds are done" in last
+    assert {row.seed for row in read_rows(copy / "evaluations.csv")} == {0}
 
 
 @pytest.mark.parametrize("command", ["judge", "audit", "view"])

@@ -17,7 +17,7 @@ from ipd.data.episodes import Episodes
 from ipd.data.probes import linear_quadratic
 from ipd.presets import preset
 from ipd.report import headline, read
-from ipd.runs import alarms, dashboards, dataset
+from ipd.runs import alarms, dashboards, stages
 from ipd.runs.alarms import Alarm
 from ipd.runs.metrics import MetricsLog
 from ipd.runs.progress import Progress
@@ -99,7 +99,7 @@ def test_alarms_are_noted_once_and_shown(synthetic_run: Path) -> None:
     summary.write_text(
         json.dumps({"warnings": [{"seed": 1, "what": "Q has blown up", "cure": "less of it"}]})
     )
-    told = dataset.doubts(doubtful(), Progress(quiet=True))
+    told = stages._doubts(doubtful(), Progress(quiet=True))
     data = synthetic_run / "stages" / "data" / "summary.json"
     data.write_text(json.dumps(json.loads(data.read_text()) | told))
     (summary.parent / "failed.json").write_text(json.dumps({"seeds": {"2": "tensor w is not finite"}}))
@@ -126,9 +126,9 @@ def doubtful() -> Episodes:
 
 def test_what_the_data_check_finds_is_told_when_a_run_begins(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress()
-    assert dataset.doubts(linear_quadratic(20, 20, 0), progress) == {}
+    assert stages._doubts(linear_quadratic(20, 20, 0), progress) == {}
     assert not capsys.readouterr().err
-    (told,) = dataset.doubts(doubtful(), progress)["warnings"]
+    (told,) = stages._doubts(doubtful(), progress)["warnings"]
     assert told["what"].startswith("observations, row 2") and told["cure"]
     said = capsys.readouterr().err
     assert said == f"data: warning, {told['what']}; {told['cure']}\n"

@@ -23,6 +23,7 @@ from ipd.evaluation.tasks import task as find_task
 from ipd.presets import preset
 from ipd.runs import files, judging
 from ipd.runs.context import Run
+from ipd.runs.errors import RunFailed
 from ipd.runs.progress import Progress
 from ipd.runs.rundir import Job
 from ipd.runs.trials import FIRST_EPISODE_SEED, Contender, Early
@@ -107,41 +108,44 @@ def test_what_goes_wrong_is_raised_where_it_is_asked_for(tmp_path: Path, task: T
         early.results(contender(task, []), task)
 
 
-def test_a_seed_whose_actions_are_not_finite_stands_still_and_the_other_ends(
-    tmp_path: Path, task: Task
-) -> None:
+def broken(task: Task, after: int) -> Contender:
+    """Gives the second seed no number after so many steps."""
+
     class Broken(rollouts.ZeroController):
         steps = 0
 
         def act(self, observations: Any, rewards: Any) -> Any:
             actions = super().act(observations, rewards)
             self.steps += 1
-            actions[2:] = np.nan if self.steps > 3 else 0.0  # rows of the second seed
+            actions[2:] = np.nan if self.steps > after else 0.0
             return actions
 
     make: Any = lambda: Broken(task)  # noqa: E731
+    return Contender("broken", 7, 2, make)
+
+
+def test_a_seed_whose_actions_are_not_finite_stands_still_and_the_other_ends(
+    tmp_path: Path, task: Task
+) -> None:
     run = begun(tmp_path, task)
     with Early(run) as early:
-        found, failed = early.results(Contender("zero", 7, 2, make), task)
+        found, failed = early.results(broken(task, 3), task)
     assert failed.tolist() == [False, True]
     plain = rollouts.rollout(task, rollouts.ZeroController(task), 2, FIRST_EPISODE_SEED, 2)
     np.testing.assert_array_equal(found.returns[0], plain.returns[0])
     # where the first one failed before, nobody is left
     run.store("value", "").fail({0: "metric value_loss is not finite at or before update 8"})
-    with Early(run) as early, pytest.raises(FloatingPointError, match="policy 1"):
-        early.results(Contender("zero", 7, 2, make), task)
+    with (
+        Early(run) as early,
+        pytest.raises(RunFailed, match=r"no seed is left: stage value.*; stage evaluate"),
+    ):
+        judging.evaluate(run, task, [broken(task, 3)], (), early)
+    assert not (tmp_path / "evaluations.csv").exists()
 
 
 def test_a_seed_that_fails_in_one_policy_is_left_out_of_all(tmp_path: Path, task: Task) -> None:
-    class Broken(rollouts.ZeroController):
-        def act(self, observations: Any, rewards: Any) -> Any:
-            actions = super().act(observations, rewards)
-            actions[2:] = np.nan  # rows of the second seed
-            return actions
-
-    make: Any = lambda: Broken(task)  # noqa: E731
     run = begun(tmp_path, task)
-    contenders = [Contender("broken", 7, 2, make), contender(task, [])]
+    contenders = [broken(task, 0), contender(task, [])]
     for _ in range(2):
         with Early(run) as early:
             judging.evaluate(run, task, contenders, (), early)
@@ -150,6 +154,64 @@ def test_a_seed_that_fails_in_one_policy_is_left_out_of_all(tmp_path: Path, task
         kept = Counter((row["policy"], row["seed"]) for row in rows)
         assert kept == {("zero", "0"): 2, ("broken", "0"): 2}  # what failed once is no result anywhere
         (run.stage_folder("evaluate") / "done.json").unlink()  # killed before it was written
+
+
+def test_a_failure_of_an_older_make_stops_no_seed(tmp_path: Path, task: Task) -> None:
+    run, asked = begun(tmp_path, task), list[str]()
+    run.store("policy", "older").fail({4: "tensor w is not finite at or before update 8"})
+    with Early(run) as early:
+        early.begin([contender(task, asked)])
+        while not asked:
+            time.sleep(0.001)
+        run.store("policy", "newer").clean()  # what the policy's stage does when it begins
+        judging.evaluate(run, task, [contender(task, [])], (), early)
+    assert not run.failed and "zero,4," in (tmp_path / "evaluations.csv").read_text()
+
+
+def test_what_is_made_again_alike_leaves_what_was_made_of_it(tmp_path: Path) -> None:
+    run = begun(tmp_path, None)
+    left = [
+        run.stage_folder(stage) / name
+        for stage in ("policy", "judge")
+        for name in ("done.json", "summary.json")
+    ]
+
+    def augment(fingerprint: str) -> None:
+        run.finish("augment", fingerprint, lambda: (tmp_path / "augmented.hdf5").touch() or {})
+
+    augment("f")
+    for path in left:
+        files.write_json(path, {})
+    (tmp_path / "augmented.hdf5").unlink()  # to save room, perhaps
+    augment("f")
+    assert all(path.exists() for path in left) and (tmp_path / "augmented.hdf5").exists()
+    augment("g")
+    assert [path.exists() for path in left] == [False, True, False, False]
+
+
+def test_a_normaliser_is_mended_and_one_of_other_units_ends_what_is_there(
+    tmp_path: Path,
+) -> None:
+    run = begun(tmp_path, None)
+    path, done = tmp_path / "normaliser.json", run.stage_folder("value") / "done.json"
+    files.write_json(done, {})
+    for text in (None, "{"):
+        if text is not None:
+            path.write_text(text)
+        run.keep_normaliser()
+        assert files.read_object(path) == run.normaliser.to_dict() and done.exists()
+    files.write_json(path, run.normaliser.to_dict() | {"reward_scale": 7.0})
+    run.keep_normaliser()
+    assert files.read_object(path) == run.normaliser.to_dict() and not done.exists()
+
+
+def test_without_a_seed_no_stage_begins(tmp_path: Path, task: Task) -> None:
+    run = begun(tmp_path, task)
+    run.store("value", "").fail({0: "a"})
+    run.store("world", "").fail({4: "b"})
+    with pytest.raises(RunFailed, match="stage augment: no seed is left: stage value: a; stage world: b"):
+        run.finish("augment", "f", dict)
+    run.finish("cloning", "f", dict)
 
 
 def test_a_task_that_answers_one_seed_with_no_number_stops_that_seed(tmp_path: Path, task: Task) -> None:
@@ -173,8 +235,8 @@ def test_a_task_that_answers_one_seed_with_no_number_stops_that_seed(tmp_path: P
     zero = rollouts.rollout(task, rollouts.ZeroController(task), 2, FIRST_EPISODE_SEED, 2)
     np.testing.assert_array_equal(found.returns[1], zero.returns[1])
     run.store("value", "").fail({4: "metric value_loss is not finite at or before update 8"})
-    with Early(run) as early, pytest.raises(FloatingPointError, match=r"observation not finite .* policy 0"):
-        early.results(Contender("odd", 7, 2, make), answering)
+    with Early(run) as early, pytest.raises(RunFailed, match=r"no seed is left: .*what odd does after 7"):
+        judging.evaluate(run, answering, [Contender("odd", 7, 2, make)], (), early)
 
 
 def test_stages_know_the_seeds_that_failed_in_what_they_are_made_of(tmp_path: Path, task: Task) -> None:

@@ -90,10 +90,11 @@ def test_claim_again_and_with_another_config(tmp_path: Path) -> None:
         rundir.claim(tmp_path, changed, manifest())
     tried = dataclasses.replace(JOB, config=override(JOB.config, {"evaluate.final_episodes": 77}))
     assert rundir.claim(tmp_path, tried, manifest()) == [] and rundir.read_job(tmp_path) == tried
-    for text in ("{}", '{"data": {"digest": "ab"}}', "[]", None):
-        (tmp_path / "manifest.json").unlink() if text is None else (tmp_path / "manifest.json").write_text(
-            text
-        )
+    path = tmp_path / "manifest.json"
+    for text in ("{}", '{"data": {"digest": "ab"}}', "[]", ""):
+        path.write_text(text)
+        if not text:
+            path.unlink()
         with pytest.raises(InputError, match=r"manifest\.json: .*restore") as caught:
             rundir.claim(tmp_path, JOB, manifest())
         assert "delete" not in str(caught.value)  # its folder is the whole run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,17 +23,15 @@ JUMP = 8.0
 marks of their ends, resets in hopper, pen and door data measure 5 to 20 and more, true steps up to 5."""
 
 
-def describe(episodes: Episodes) -> dict[str, Any]:
+def facts(episodes: Episodes) -> dict[str, Any]:
     """Facts of a dataset as plain JSON values, logged units (schema ``data`` of docs/architecture.md).
 
     ``best_decile`` is the mean return of the best tenth of the episodes; ``terminated`` and
-    ``truncated`` count episodes. ``coverage`` has, for each dimension, range and quantiles, and for
-    actions the share of steps at the smallest or largest value any step has (or at -1 and 1).
+    ``truncated`` count episodes.
     """
     returns = episodes.returns
-    best = np.sort(returns)[-math.ceil(len(returns) / 10) :]
+    best = np.sort(returns)[-max(1, round(0.1 * len(returns))) :]
     last = episodes.starts[1:] - 1
-    low, high = _action_bounds(episodes)
     return {
         "source": episodes.source,
         "task": episodes.task,
@@ -48,6 +45,15 @@ def describe(episodes: Episodes) -> dict[str, Any]:
         "lengths": episodes.lengths.tolist(),
         "terminated": int(episodes.terminated[last].sum()),
         "truncated": int((episodes.truncated & ~episodes.terminated)[last].sum()),
+    }
+
+
+def describe(episodes: Episodes) -> dict[str, Any]:
+    """`facts`, and ``coverage``: for each dimension, range and quantiles, and for actions the share of
+    steps at the smallest or largest value any step has (or at -1 and 1).
+    """
+    low, high = _action_bounds(episodes)
+    return facts(episodes) | {
         "coverage": {
             "observations": [summary(column) for column in episodes.observations.T],
             "actions": [

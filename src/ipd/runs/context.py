@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
@@ -106,14 +107,14 @@ class Run:
     @property
     def failed(self) -> dict[int, str]:
         """Seeds that failed in any stage so far, with the first thing that went wrong."""
-        return self._failed_in(self._stages())
+        return self.failed_in(self._stages())
 
     def stopped(self, stage: str) -> dict[int, str]:
         """Seeds that failed in a stage, or in one that it is made of: what of them is left is no result.
 
         Others are none of its concern: what it makes is taken over by runs that have not failed there.
         """
-        return self._failed_in([*self._feeds(stage), stage])
+        return self.failed_in([*self._feeds(stage), stage])
 
     def _stages(self) -> list[str]:
         return [folder.name for folder in sorted((self.folder / "stages").glob("*/"))]
@@ -121,7 +122,8 @@ class Run:
     def _feeds(self, stage: str) -> list[str]:
         return made_of.feeds(stage, self._stages())
 
-    def _failed_in(self, stages: Sequence[str]) -> dict[int, str]:
+    def failed_in(self, stages: Sequence[str]) -> dict[int, str]:
+        """Seeds that failed in these stages, with the first thing that went wrong."""
         found: dict[int, str] = {}
         for stage in stages:
             for seed, text in self.store(stage, "").failed().items():
@@ -138,8 +140,11 @@ class Run:
         self.store(stage, fingerprint).fail(what)
         for seed, text in what.items():
             self.progress.say(f"{stage}: seed {seed} is stopped: {text}; the other seeds go on")
-        if set(self.seeds) <= set(self.failed):
-            raise RunFailed(f"stage {stage}: {next(iter(what.values()))}; no seed is left")
+        self._require_seeds(stage, self.stopped(stage))
+
+    def _require_seeds(self, stage: str, stopped: dict[int, str]) -> None:
+        if set(self.seeds) <= set(stopped):
+            raise RunFailed(f"stage {stage}: no seed is left: {'; '.join(stopped.values())}")
 
     def keys(self, stage: str) -> jax.Array:
         """One random key a seed."""
@@ -216,9 +221,10 @@ class Run:
         if made is not None and (taken or (made == fingerprint and there)):
             self.progress.say(f"{stage}: done before")
             return made
-        for fed in self._stages():  # before done.json goes, so that after a kill it is done again
-            if stage in self._feeds(fed):
-                self._forget(fed, failures=made not in (None, fingerprint))
+        if made != fingerprint:  # else what was made of it stays true
+            for fed in self._stages():  # before done.json goes, so that after a kill it is done again
+                if stage in self._feeds(fed):
+                    self._forget(fed, failures=made is not None)
         done.unlink(missing_ok=True)
         for other in self.reuse:
             if self._take_over(other, stage, fingerprint):
@@ -226,6 +232,7 @@ class Run:
                 return fingerprint
         folder.mkdir(parents=True, exist_ok=True)
         self.store(stage, fingerprint).clean()
+        self._require_seeds(stage, self.failed_in(self._feeds(stage)))
         told = work()
         wrong = alarms.of(stage, self.config, self.seeds, self.log.last(stage), told, lambda: self.steps)
         self.log.warn(stage, wrong)
@@ -241,7 +248,10 @@ class Run:
     def keep_normaliser(self) -> None:
         """Writes normaliser.json; where it told of other units, no stage is finished any more."""
         path, told = self.folder / "normaliser.json", self.normaliser.to_dict()
-        if path.exists() and files.read_object(path) != told:
+        before = told  # a damaged file tells nothing, and is written anew
+        with contextlib.suppress(InputError):
+            before = files.read_object(path) if path.exists() else told
+        if before != told:
             for stage in self._stages():
                 self._forget(stage, failures=True)
         files.write_json(path, told)

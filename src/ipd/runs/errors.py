@@ -5,15 +5,14 @@ from __future__ import annotations
 from ipd.data.errors import one_line
 
 
-class InputError(Exception):
+class _OneLine(Exception):
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class InputError(_OneLine):
     """The input or the command was wrong (exit 2). Says what, where, and what would mend it."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
 
-
-class RunFailed(Exception):
+class RunFailed(_OneLine):
     """The run itself failed: a non-finite value, an environment that died (exit 1)."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))

@@ -87,7 +87,7 @@ def view(run: Run, values: Any, world: Any, split: Any, augmented: str) -> None:
 
     def work() -> dict[str, Any]:
         stopped = run.stopped("view")
-        row = next((row for row, seed in enumerate(run.seeds) if seed not in stopped), 0)
+        row = next(row for row, seed in enumerate(run.seeds) if seed not in stopped)
         told = provenance(run, run.seeds[row])
         return examples(run, values, world, split, row, told, telling(told, run.config.augment.imagine_steps))
 

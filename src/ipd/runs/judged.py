@@ -85,7 +85,7 @@ def contenders(run: Run) -> tuple[list[Judged], list[Trained], Model | None]:
 def model_of(run: Run, folder: Path) -> Model:
     """Values and world model of another run, fit to judge `run`. Raises `InputError` where they are not."""
     other = opened.open_run(folder, needs=("value", "world"))
-    stopped = other.stopped("audit")
+    stopped = other.failed_in(("value", "world"))
     if stopped:
         seed, text = next(iter(stopped.items()))
         raise InputError(f"--model {folder}: seed {seed} was stopped ({text}); take a run without it")

@@ -35,10 +35,7 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
 
     def work() -> dict[str, Any]:
         run.store("evaluate", fingerprint).forget()  # of a try cut short, else its seed's rows were left out
-        stopped = run.stopped("evaluate")
-        if set(run.seeds) <= set(stopped):
-            raise RunFailed(f"no seed is left: {'; '.join(stopped.values())}")
-        wrong, went_wrong, rows = set(stopped), dict[int, str](), list[scores.Row]()
+        wrong, went_wrong, rows = set(run.stopped("evaluate")), dict[int, str](), list[scores.Row]()
         total, done = sum(contender.episodes for contender in contenders), 0
         run.progress.begin("evaluate", 0, total * len(run.seeds), "episodes")
         for contender in contenders:
@@ -192,15 +189,15 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
     )
 
     def work() -> dict[str, Any]:
-        steps, keys = run.steps, run.keys("audit")
-        run.progress.begin("audit", 0, 4 * (len(run.seeds) - len(run.stopped("audit"))), "comparisons")
+        steps, keys, stopped = run.steps, run.keys("audit"), run.stopped("audit")
+        run.progress.begin("audit", 0, 4 * (len(run.seeds) - len(stopped)), "comparisons")
         seeds: list[Any] = []
         for row, seed in enumerate(run.seeds):
             dreamer = imagination.dreamer_of(run, values, world, row)
             states = {"chosen": _chosen(run, seed), "random": _random(run, seed)}
             rows: list[Any] = []
             for number, (kind, start) in enumerate(
-                (k, s) for k, s in states.items() if len(s) and seed not in run.stopped("audit")
+                (k, s) for k, s in states.items() if len(s) and seed not in stopped
             ):
                 for planner, config in _planners(run).items():
                     free = dreamer._replace(kappa=jnp.asarray(jnp.inf))

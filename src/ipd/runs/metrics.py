@@ -59,9 +59,10 @@ class MetricsLog:
 
     def resume(self, stage: str, step: int) -> None:
         """Forgets what `stage` logged after `step`, and a last line that a kill cut short."""
-        kept = "".join(line for line, record in self._records() if not _is_later(record, stage, step))
-        if self._path.exists() and kept.encode() != self._path.read_bytes():
-            files.write_bytes(self._path, kept.encode())
+        lines = [line for line, record in self._records() if not _is_later(record, stage, step)]
+        kept = "".join(lines).encode()
+        if self._path.exists() and len(kept) < self._path.stat().st_size:
+            files.write_bytes(self._path, kept)
 
     def append(
         self, stage: str, step: int, values: dict[str, NDArray[Any]], alive: NDArray[Any] | None = None

@@ -16,7 +16,7 @@ from ipd.runs import files, imagination, judging, learning, modelling, rundir, t
 from ipd.runs.context import Run
 from ipd.runs.errors import InputError
 from ipd.runs.progress import Progress
-from ipd.runs.stages import load_episodes, require_task, stages_of, try_baseline, try_method
+from ipd.runs.stages import load_episodes, require_task, stages_of, try_baseline, try_method, write_page
 from ipd.runs.trained import Trained
 from ipd.types import Spec
 
@@ -79,7 +79,7 @@ def evaluate(folder: Path, episodes: int | None = None) -> Path:
             try_method(run, values, guide, learning.cloning(run), policy_of(run, guide), early)
         else:
             try_baseline(run, learning.baseline(run, name), early)
-        return page.write(folder)
+        return write_page(run, run.failed_in(("evaluate",)))
 
 
 def audit(folder: Path) -> Path:

@@ -16,10 +16,9 @@ from typing import Any, get_args
 
 import yaml
 
-import ipd
 from ipd.config import ADDED, Algo, Config, read_yaml, sections
 from ipd.report.read import stranger
-from ipd.runs import files
+from ipd.runs import files, made_of
 from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.errors import InputError, RunFailed
 
@@ -256,8 +255,7 @@ def versions() -> dict[str, str]:
 @cache
 def software() -> str:
     """Digest of all source files of the package, with the versions of what they use; of the first call."""
-    root = Path(ipd.__file__).parent
     total = hashlib.sha256(repr(sorted(versions().items())).encode())
-    for path in sorted(root.rglob("*.py")):
-        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    for path, content in made_of.sources().items():
+        total.update(path.encode() + b"\0" + content)
     return total.hexdigest()[:16]

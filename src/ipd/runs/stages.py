@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from ipd.config import FORMAT, Config, trimmed
+from ipd.data.checks import check, facts
 from ipd.data.columns import Storage
 from ipd.data.episodes import (
     Episodes,
@@ -30,7 +31,7 @@ from ipd.evaluation.tasks import Task
 from ipd.evaluation.tasks import task as find_task
 from ipd.presets import problems, with_task
 from ipd.report import page
-from ipd.runs import dataset, examples, files, imagination, judging, learning, modelling, rundir, trials
+from ipd.runs import examples, files, imagination, judging, learning, modelling, rundir, trials
 from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import Run
 from ipd.runs.errors import InputError, RunFailed
@@ -100,7 +101,7 @@ def execute(
     with rundir.locked(folder), progress:
         for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
-        told = dataset.summary(episodes) | dataset.doubts(episodes, progress)
+        told = facts(episodes) | _doubts(episodes, progress)
         files.write_json(folder / "stages" / "data" / "summary.json", told)
         run = Run(
             folder, job, task, lambda: episodes, episodes.digest, normaliser, spec, progress,
@@ -108,14 +109,14 @@ def execute(
         )  # fmt: skip
         run.keep_normaliser()
         _pipeline(run) if until is None else _only(run, until)
-        return _page(run)
+        return write_page(run, run.failed)
 
 
-def _page(run: Run) -> Path:
-    """Writes the page. Raises `RunFailed` where a seed failed, which the others outlived."""
+def write_page(run: Run, failed: dict[int, str]) -> Path:
+    """Writes the page. Raises `RunFailed` where seeds `failed`, which the others outlived."""
     written = page.write(run.folder)
-    if run.failed:
-        wrong = "; ".join(f"seed {seed}: {text}" for seed, text in run.failed.items())
+    if failed:
+        wrong = "; ".join(f"seed {seed}: {text}" for seed, text in failed.items())
         raise RunFailed(f"{run.folder}: {wrong}; all other seeds are done, see {written}")
     return written
 
@@ -124,6 +125,18 @@ def load_episodes(folder: Path, job: Job) -> Episodes:
     """The data; a large set is kept on the disk that the run is on."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
+
+
+def _doubts(episodes: Episodes, progress: Progress) -> dict[str, Any]:
+    """What `ipd data check` holds for a mistake, said and for the page; a set on disk is not read for it."""
+    if episodes.disk is not None:
+        progress.say("data: too many steps to be looked through here; `ipd data check` does it")
+        return {}
+    found = [finding for finding in check(episodes) if finding.severity != "note"]
+    for finding in found:
+        progress.say(f"data: {finding.severity}, {finding.where}: {finding.message}; {finding.cure}")
+    told = [{"what": f"{finding.where}: {finding.message}", "cure": finding.cure} for finding in found]
+    return {"warnings": told} if told else {}
 
 
 def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:

@@ -60,15 +60,16 @@ class Early:
         return self._try(contender, task) if begun is None else begun.result()
 
     def _try(self, contender: Contender, task: Task) -> Tried:
-        seeds, failed = self._run.seeds, self._run.stopped("evaluate")
-        still = np.array([seed in failed for seed in seeds])
+        # seeds that failed in training act too: what is noted of them may yet be of an older make
+        seeds = len(self._run.seeds)
+        still = np.zeros(seeds, bool)
         while True:
             acting = _Watched(contender.controller(), self._stop, still)
             try:
-                found = rollouts.rollout(task, acting, contender.episodes, FIRST_EPISODE_SEED, len(seeds))
+                found = rollouts.rollout(task, acting, contender.episodes, FIRST_EPISODE_SEED, seeds)
                 return Tried(found, acting.still)
             except rollouts.NotFiniteError as error:  # the task's answer: once more, without that seed
-                before, still = acting.still, acting.still | (np.arange(len(seeds)) == error.copy)
+                before, still = acting.still, acting.still | (np.arange(seeds) == error.copy)
                 if before[error.copy] or still.all():
                     raise
 
