@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 import ipd
 from ipd.cli import main
 from ipd.evaluation.scores import read_rows
-from ipd.runs import checkpoint, files, made_of, trials
+from ipd.runs import checkpoint, examples, files, learning, made_of, modelling, trials
 from ipd.runs.augmented import Writer, read_segments
 from ipd.runs.errors import InputError
 from ipd.runs.metrics import GLOSSARY
@@ -239,6 +240,52 @@ def test_an_ablation_of_the_policy_costs_a_policy(
     assert of(out, "world") == of(finished, "world") and of(out, "policy") != of(finished, "policy")
 
 
+def test_a_stage_is_taken_over_with_what_it_leaves_outside_its_folder_or_not_at_all(
+    copy: Path, tmp_path: Path
+) -> None:
+    made = open_run(copy).made("augment")
+    assert made is not None
+
+    def take(name: str) -> bool:
+        """Whether it had to be made."""
+        run = dataclasses.replace(open_run(copy), folder=tmp_path / name, reuse=(copy,))
+        worked: list[bool] = []
+
+        def work() -> dict[str, Any]:
+            (run.folder / "augmented.hdf5").write_bytes(b"made here")
+            worked.append(True)
+            return {"seeds": []}
+
+        run.finish("augment", made, work)
+        return bool(worked)
+
+    assert not take("whole")
+    assert (tmp_path / "whole" / "augmented.hdf5").read_bytes() == (copy / "augmented.hdf5").read_bytes()
+    (copy / "augmented.hdf5").unlink()  # to save room, perhaps
+    assert take("without")
+    assert (tmp_path / "without" / "augmented.hdf5").read_bytes() == b"made here"
+
+
+def test_stages_are_of_the_sources_that_the_process_began_with(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Path(shutil.copytree(Path(ipd.__file__).parent, tmp_path / "ipd"))
+    monkeypatch.setattr(ipd, "__file__", str(package / "__init__.py"))
+    made_of.sources.cache_clear()
+    try:
+        open_run(finished)
+        losses = package / "maths" / "losses.py"
+        losses.write_text(losses.read_text() + "\n# installed while the run goes\n")
+        began = made_of.code_digest("value")
+        made_of.sources.cache_clear()
+        assert began != made_of.code_digest("value"), "another process would tell them apart"
+        monkeypatch.undo()
+        made_of.sources.cache_clear()
+        assert began == made_of.code_digest("value")
+    finally:
+        made_of.sources.cache_clear()
+
+
 def test_damaged_checkpoint_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = copy / "stages" / "policy" / "step-300.safetensors"
     content = bytearray(path.read_bytes())
@@ -260,6 +307,14 @@ def test_a_stopped_seed_is_no_result(copy: Path, tmp_path: Path, capsys: pytest.
     assert main(["audit", str(copy)]) == 0
     told = json.loads((copy / "stages" / "audit" / "summary.json").read_text())["seeds"]
     assert [len(each["rows"]) for each in told] == [0, 4]
+    page = tmp_path / "view.html"
+    assert main(["view", str(copy), "--count", "1", "--to", str(page)]) == 0
+    assert "segments of seed 1" in capsys.readouterr().out
+    assert main(["view", str(copy), "--count", "1", "--to", str(page), "--seed", "0"]) == 2
+    (copy / "stages" / "view" / "done.json").unlink()
+    run = open_run(copy)
+    examples.view(run, learning.value(run), *modelling.world(run), run.made("augment") or "")
+    assert run.summary("view")["seed"] == 1
 
 
 def test_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,10 +38,18 @@ def planned(data: Path) -> plans.Plan:
     return plans.plan(two, "tiny", 1, 1, data.parent)
 
 
+def begin(out: Path, plan: plans.Plan) -> plans.Plan:
+    """What `ipd train` does first with the folders of the plan's runs."""
+    for entry in plan.entries:
+        (out / entry.key).mkdir(parents=True, exist_ok=True)
+        rundir.write_job(out / entry.key, entry.job)
+    return plan
+
+
 def test_data_that_vanish_fail_their_runs_and_no_others(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, whole = tmp_path / "out", planned(data)
+    out, whole = tmp_path / "out", begin(tmp_path / "out", planned(data))
     script(tmp_path, monkeypatch, f'rm -f {data}; touch "$run/report.html"; echo no data; exit 2')
     outcomes = sweep.run_local(whole, out, print)
     assert {key: told[:2] for key, told in outcomes.items()} == dict.fromkeys(
@@ -61,7 +69,7 @@ def test_a_run_is_finished_with_the_data_and_the_software_that_it_began_with(
 ) -> None:
     out = tmp_path / "out"
     script(tmp_path, monkeypatch, 'touch "$run/report.html"')
-    sweep.run_local(planned(data), out, print)
+    sweep.run_local(begin(out, planned(data)), out, print)
     assert [sweep.finished(out, entry) for entry in planned(data).entries] == [True, True]
 
     # bc changes the data, so it is not of them; iql begins after that
@@ -74,6 +82,20 @@ def test_a_run_is_finished_with_the_data_and_the_software_that_it_began_with(
     monkeypatch.setattr(rundir, "software", lambda: "edited meanwhile")
     sweep.run_local(before, out, print)
     assert [sweep.finished(out, entry) for entry in planned(data).entries] == [False, False]
+
+
+def test_a_run_that_was_tried_in_other_numbers_of_episodes_since_is_not_finished(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    script(tmp_path, monkeypatch, 'touch "$run/report.html"')
+    entry, other = begin(out, planned(data)).entries
+    sweep.run_local(planned(data), out, print)
+    evaluation = dataclasses.replace(entry.job.config.evaluate, final_episodes=1)
+    config = dataclasses.replace(entry.job.config, evaluate=evaluation)
+    rundir.write_job(out / entry.key, dataclasses.replace(entry.job, config=config))  # as `ipd evaluate` does
+    assert not sweep.refusal(out, entry), "`ipd train` takes it again"
+    assert not sweep.finished(out, entry) and sweep.finished(out, other)
 
 
 def test_a_run_of_another_config_is_left_alone(

@@ -72,8 +72,9 @@ def refusal(out: Path, entry: Entry) -> str:
 def finished(out: Path, entry: Entry) -> bool:
     """Whether the run ended well with this job, this code, these packages and this data file.
 
-    It reads one small file. A run that ended under other code is given to `ipd train` again, which
-    repeats the stages whose code it is and says "done before" of the others.
+    It reads two small files. A run that ended under other code is given to `ipd train` again, which
+    repeats the stages whose code it is and says "done before" of the others. So is one that `ipd
+    evaluate` tried in another number of episodes since: a table is of one number.
     """
     told = out / f"{entry.key}.json"
     page = out / entry.key / "report.html"
@@ -81,7 +82,10 @@ def finished(out: Path, entry: Entry) -> bool:
         return False
     try:
         old = files.read_json(told)
-        return bool(old["state"] == "done" and old["seal"] == seal(entry))
+        held = rundir.read_job(out / entry.key).config.evaluate
+        return bool(
+            old["state"] == "done" and old["seal"] == seal(entry) and held == entry.job.config.evaluate
+        )
     except (InputError, KeyError, TypeError):  # cut short: as if it were not there
         return False
 
