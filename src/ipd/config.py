@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -311,6 +312,26 @@ def read_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
     finally:
         loader.dispose()
+
+
+def sealed(text: str) -> str:
+    """The settings of a run as YAML, with a last line by which `seal_problem` notices changes."""
+    return f"{text}# seal {_seal(text)}: of all but data and columns, which may move\n"
+
+
+def seal_problem(text: str) -> str:
+    """Why the settings in a config.yaml cannot be those of its run; "" where they may be: older ones have no
+    seal. Raises `yaml.YAMLError`."""
+    told = re.search(r"^# seal ([0-9a-f]{16}):", text, re.MULTILINE)
+    if told is None or told[1] == _seal(text):
+        return ""
+    return "not the settings that the run was made with; restore it, and choose another --out for others"
+
+
+def _seal(text: str) -> str:
+    values = read_yaml(text)
+    named = values if isinstance(values, dict) else {}
+    return content_hash(repr({key: value for key, value in named.items() if key not in ("data", "columns")}))
 
 
 def content_hash(*parts: Any) -> str:

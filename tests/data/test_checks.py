@@ -175,3 +175,28 @@ def test_description_has_the_schema_and_its_numbers(sound: Episodes) -> None:
 def test_bundled_set_has_the_returns_its_readme_names() -> None:
     facts = describe(load("bundled:hopper-medium-replay"))
     assert round(facts["return"]["mean"]) == 276 and round(facts["return"]["best_decile"]) == 994
+
+
+def test_differences_that_float32_does_not_keep() -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    clock, position = 1.7e9 + np.arange(300.0), 0.1 + 1e-3 * rows[:, 1]
+    given = {"actions": rows, "rewards": rows[:, 0], "terminated": np.zeros(300, bool)}
+    given["truncated"] = np.arange(300) == 299
+    made = Episodes.from_arrays(
+        np.stack([position, clock, np.full(300, 1.7e9 + 1)], 1), **given, observation_names=("x", "t", "c")
+    )
+    assert made.rounded == ("observations, dimension 1 ('t')",)
+    finding = next(finding for finding in check(made) if finding.kind == "precision")
+    assert finding.severity == "warning" and finding.where == "observations, dimension 1 ('t')"
+    less = Episodes.from_arrays(np.stack([position, clock - 1.7e9], 1).astype(np.float32), **given)
+    assert less.rounded == ()
+    assert Episodes.from_arrays(rows, **given | {"rewards": 1e9 + rows[:, 0]}).rounded == ("rewards",)
+
+
+def test_observations_too_small_to_be_scaled_up(sound: Episodes) -> None:
+    size = np.array([1, 1e-6, 1], np.float32)
+    tiny = dataclasses.replace(
+        sound, observations=sound.observations * size, next_observations=sound.next_observations * size
+    )
+    finding = next(finding for finding in check(tiny) if finding.kind == "scale")
+    assert finding.severity == "note" and "dimension 1" in finding.where

@@ -194,3 +194,19 @@ def test_names_that_are_no_list_are_refused() -> None:
     ends = np.arange(4) == 3
     with pytest.raises(DataError, match=r"observation_names.*is 'ab'; give a list of strings"):
         Episodes.from_arrays(rows, rows, rows[:, 0], ends, ~ends & False, observation_names="ab")
+
+
+def test_names_that_are_there_twice_are_refused() -> None:
+    rows, ends = np.zeros((4, 3), np.float32), np.array([False, False, False, True])
+    names = ("speed", "speed", "angle")
+    with pytest.raises(DataError, match=r"has 3 dimensions and 3 names for them, 2 different"):
+        Episodes.from_arrays(rows, rows, rows[:, 0], ends, ~ends & False, observation_names=names)
+
+
+def test_actions_near_the_largest_number_keep_their_differences() -> None:
+    largest = np.finfo(np.float32).max
+    low, high = np.float32(0.5) * largest, np.float32(0.9) * largest
+    actions = np.linspace(low, high, 5, dtype=np.float32)[:, None]
+    rows, ends = np.zeros((5, 1), np.float32), np.arange(5) == 4
+    normaliser = fit_normaliser(Episodes.from_arrays(rows, actions, rows[:, 0], ends, ~ends & False))
+    np.testing.assert_allclose(normaliser.actions(actions)[:, 0], [-1, -0.5, 0, 0.5, 1], atol=1e-6)

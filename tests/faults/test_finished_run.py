@@ -248,7 +248,8 @@ def test_a_stage_is_taken_over_with_what_it_leaves_outside_its_folder_or_not_at_
 
     def take(name: str) -> bool:
         """Whether it had to be made."""
-        run = dataclasses.replace(open_run(copy), folder=tmp_path / name, reuse=(copy,))
+        run = dataclasses.replace(open_run(copy), folder=tmp_path / name, reuse=(copy,), trusted=False)
+        run.keep_normaliser()
         worked: list[bool] = []
 
         def work() -> dict[str, Any]:
@@ -312,8 +313,9 @@ def test_a_stopped_seed_is_no_result(copy: Path, tmp_path: Path, capsys: pytest.
     assert "segments of seed 1" in capsys.readouterr().out
     assert main(["view", str(copy), "--count", "1", "--to", str(page), "--seed", "0"]) == 2
     (copy / "stages" / "view" / "done.json").unlink()
-    run = open_run(copy)
-    examples.view(run, learning.value(run), *modelling.world(run), run.made("augment") or "")
+    run = dataclasses.replace(open_run(copy), trusted=False)
+    trained = open_run(copy)
+    examples.view(run, learning.value(trained), *modelling.world(trained), run.made("augment") or "")
     assert run.summary("view")["seed"] == 1
 
 

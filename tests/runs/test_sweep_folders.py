@@ -39,11 +39,17 @@ def planned(data: Path) -> plans.Plan:
 
 
 def begin(out: Path, plan: plans.Plan) -> plans.Plan:
-    """What `ipd train` does first with the folders of the plan's runs."""
+    """What `ipd train` leaves in the folders of the plan's runs, but for their pages."""
     for entry in plan.entries:
-        (out / entry.key).mkdir(parents=True, exist_ok=True)
-        rundir.write_job(out / entry.key, entry.job)
+        put(out, entry, *entry.stages, "evaluate")
     return plan
+
+
+def put(out: Path, entry: plans.Entry, *stages: str) -> None:
+    """A run that has finished some stages, as it lies on disk."""
+    rundir.write_job(out / entry.key, entry.job)
+    for stage in stages:
+        files.write_json(out / entry.key / "stages" / stage / "done.json", {})
 
 
 def test_data_that_vanish_fail_their_runs_and_no_others(
@@ -96,6 +102,8 @@ def test_a_run_that_was_tried_in_other_numbers_of_episodes_since_is_not_finished
     rundir.write_job(out / entry.key, dataclasses.replace(entry.job, config=config))  # as `ipd evaluate` does
     assert not sweep.refusal(out, entry), "`ipd train` takes it again"
     assert not sweep.finished(out, entry) and sweep.finished(out, other)
+    (out / other.key / "stages" / "evaluate" / "done.json").unlink()  # a trial that was cut short
+    assert not sweep.finished(out, other)
 
 
 def test_a_run_of_another_config_is_left_alone(
@@ -104,7 +112,7 @@ def test_a_run_of_another_config_is_left_alone(
     out = tmp_path / "out"
     script(tmp_path, monkeypatch, 'touch "$run/report.html"')
     entry = planned(data).entries[0]
-    rundir.write_job(out / BC, entry.job)
+    put(out, entry, *entry.stages, "evaluate")
     (out / BC / "report.html").touch()
     sweep.record(out, entry, sweep.Outcome("done"), sweep.seal(entry))
     old = (out / f"{BC}.json").read_bytes()
@@ -124,13 +132,6 @@ def test_a_run_of_another_config_is_left_alone(
     assert main([*words, "--preset", "cpu"]) == 1
     assert "config.yaml: data, task or seeds cannot be read" in capsys.readouterr().out
     assert (out / f"{BC}.json").read_bytes() == old
-
-
-def put(out: Path, entry: plans.Entry, *stages: str) -> None:
-    """A run that has finished some stages, as it lies on disk."""
-    rundir.write_job(out / entry.key, entry.job)
-    for stage in stages:
-        files.write_json(out / entry.key / "stages" / stage / "done.json", {})
 
 
 def narrowed(out: Path, suite: str, *names: str, sets: tuple[str, ...] = HOPPER) -> dict[str, plans.Entry]:

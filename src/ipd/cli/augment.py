@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--to {options.to}: must end in .hdf5")
     if options.to.exists():
         raise InputError(f"--to {options.to}: is there already; choose another name")
+    if options.to.resolve().is_relative_to(options.out.resolve()):
+        raise InputError(f"--to {options.to}: lies in the run's folder; choose a name outside of it")
     keep_compiled()
     from ipd.presets import with_task
     from ipd.runs import enlarged
@@ -50,6 +52,8 @@ def main(argv: list[str]) -> int:
     job = Job(options.data, options.env, (options.seed,), config, options.columns)
     execute(options.out, job, until="augment")
     run = open_run(options.out, needs=("augment",))
+    if options.to.exists():
+        raise InputError(f"--to {options.to}: was made by something else meanwhile; choose another name")
     made = enlarged.write(run, options.seed, options.to)
     say(f"{options.to}: {made.logged:,} logged and {made.imagined:,} imagined steps")
     return 0

@@ -28,11 +28,21 @@ class View:
     """Segments at most: spread evenly from the largest gain to the smallest."""
 
 
+def _require_page(path: Path) -> None:
+    """`InputError` where something that is no page would be written over."""
+    if path.suffix not in (".html", ".htm"):
+        raise InputError(f"--to {path}: must end in .html")
+    if path.is_dir() or (path.exists() and not path.read_bytes()[:15].lower() == b"<!doctype html>"):
+        raise InputError(f"--to {path}: is there already, and no page; choose another name")
+
+
 def main(argv: list[str]) -> int:
     """Parses, plans again, says where the page is."""
     options = parse(View, argv, "view")
     if options.count < 1:
         raise InputError(f"--count {options.count}: must be at least 1")
+    if options.to is not None:
+        _require_page(options.to)
     keep_compiled()
     from ipd.report import page, segments
     from ipd.runs import examples, learning, modelling, opened

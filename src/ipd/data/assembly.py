@@ -117,15 +117,44 @@ def _require_shapes(found: Found) -> None:
             message = f"has {entries[key].shape[1]} dimensions, observations have {size}"
             raise found.error(message, key, cure="store both with the same dimensions")
     for key, names in (("observations", found.observation_names), ("actions", found.action_names)):
-        if names and (
-            len(names) != entries[key].shape[1] or not all(isinstance(name, str) for name in names)
-        ):
-            message = f"has {entries[key].shape[1]} dimensions and {len(names)} names for them"
-            raise found.error(message, key, cure="give each dimension one name, or none")
+        different = {name for name in names if isinstance(name, str)}
+        if names and not len(different) == len(names) == entries[key].shape[1]:
+            dimensions = entries[key].shape[1]
+            message = (
+                f"has {dimensions} dimensions and {len(names)} names for them, {len(different)} different"
+            )
+            raise found.error(message, key, cure="give each dimension a name of its own, or none")
+
+
+class _Rounding:
+    """How far numbers move when they are stored as float32, against their range, dimension by dimension."""
+
+    def __init__(self) -> None:
+        self._low, self._high, self._moved = np.float64(np.inf), np.float64(-np.inf), np.float64(0)
+
+    def see(self, raw: npt.NDArray[Any], stored: npt.NDArray[Any]) -> None:
+        """Some of the rows, as they were and as they are."""
+        if np.can_cast(raw.dtype, stored.dtype):
+            return
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            moved = np.abs(raw - stored.astype(np.float64)).max(0)
+        self._moved = np.maximum(self._moved, moved)
+        self._low, self._high = np.minimum(self._low, raw.min(0)), np.maximum(self._high, raw.max(0))
+
+    def dimensions(self) -> list[int]:
+        """Those that lose more than a hundredth of their range."""
+        with np.errstate(all="ignore"):
+            size = self._high - self._low
+            found: list[int] = np.flatnonzero((size > 0) & (self._moved > 0.01 * size)).tolist()
+            return found
 
 
 def _numbers(
-    found: Found, key: str, disk: Path | None, dtype: npt.DTypeLike = np.float32
+    found: Found,
+    key: str,
+    disk: Path | None,
+    dtype: npt.DTypeLike = np.float32,
+    rounding: _Rounding | None = None,
 ) -> npt.NDArray[Any]:
     shape, _, read = found.entries[key]
     values = column(shape, dtype, disk)
@@ -134,6 +163,8 @@ def _numbers(
         raw = read(piece)
         with np.errstate(over="ignore"):  # too large for float32 becomes Inf and is refused below
             values[piece] = raw
+        if rounding is not None:
+            rounding.see(raw, values[piece])
         bad = ~np.isfinite(values[piece])
         if bad.any():
             row, *dimension = (int(i) for i in np.argwhere(bad)[0])
@@ -188,7 +219,12 @@ def assemble(found: Found, storage: Storage | None = None) -> dict[str, Any]:
     entries = found.entries
     rows = entries["observations"].shape[0]
     disk = storage and storage.of(rows)
-    values = {key: _numbers(found, key, disk) for key in (*NEEDED, *MATRICES) if key in entries}
+    rounding = {key: _Rounding() for key in NEEDED}
+    values = {
+        key: _numbers(found, key, disk, rounding=rounding.get(key))
+        for key in dict.fromkeys((*NEEDED, *MATRICES))
+        if key in entries
+    }
     times = _numbers(found, "times", disk, np.float64) if "times" in entries else None
     observations = values["observations"]
     terminated, timeouts = (_flags(found, key, rows) for key in ("terminals", "timeouts"))
@@ -264,6 +300,11 @@ def assemble(found: Found, storage: Storage | None = None) -> dict[str, Any]:
         "task": found.task,
         "unlogged_next": None if unlogged is None else unlogged[keep],
         "remarks": tuple(remarks),
+        "rounded": tuple(
+            key if key == "rewards" else f"{key}, {found.dimension(key, at)}"
+            for key, each in rounding.items()
+            for at in each.dimensions()
+        ),
         "observation_names": tuple(found.observation_names),
         "action_names": tuple(found.action_names),
         "times": None if times is None else kept(times),

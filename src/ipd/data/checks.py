@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipd.data.columns import moments
-from ipd.data.episodes import Episodes
+from ipd.data.episodes import SMALLEST_STD, Episodes
 from ipd.data.findings import Finding as Finding
 from ipd.data.findings import Severity
 from ipd.data.oddities import near_duplicates, shifted_rewards, time_gaps
@@ -93,6 +93,7 @@ def check(episodes: Episodes) -> list[Finding]:
             for remark in episodes.remarks
         ),
         *_columns(episodes),
+        *_scales(episodes),
         *_actions(episodes),
         *_rewards(episodes),
         *_ends(episodes),
@@ -137,6 +138,18 @@ def _columns(episodes: Episodes) -> Iterator[Finding]:
                 where = f"{key}, {_dimensions(episodes, key, np.array([column]))}"
                 message = f"equal to dimension {first} at every step: it counts twice in every error"
                 yield Finding("duplicate", "note", where, message, "harmless, but one is enough")
+
+
+def _scales(episodes: Episodes) -> Iterator[Finding]:
+    for where in episodes.rounded:
+        message = "float32 keeps less than a hundredth of its range: its small differences are lost"
+        yield Finding("precision", "warning", where, message, "subtract an offset, such as its first value")
+    array = episodes.observations
+    small = np.flatnonzero((moments(array)[1] < SMALLEST_STD) & (array.max(0) > array.min(0)))
+    if len(small):
+        where = f"observations, {_dimensions(episodes, 'observations', small)}"
+        message = f"a standard deviation below {SMALLEST_STD:g}: taken for noise, and not scaled up"
+        yield Finding("scale", "note", where, message, "store it in a smaller unit, if it is none")
 
 
 def _actions(episodes: Episodes) -> Iterator[Finding]:

@@ -50,6 +50,8 @@ class Episodes:
     stands in for it: of no consequence to values, wrong as a dynamics target. None: all stored."""
     remarks: tuple[str, ...] = ()
     """What the reader had to decide for want of marks in the file, one line each."""
+    rounded: tuple[str, ...] = ()
+    """Dimensions in which rounding to float32 is more than a hundredth of the range."""
     observation_names: tuple[str, ...] = ()
     """Of each dimension, as the source has them; () where it has none."""
     action_names: tuple[str, ...] = ()
@@ -212,14 +214,14 @@ class Normaliser(NamedTuple):
 
     def actions(self, logged: npt.ArrayLike) -> FloatArray:
         """(..., act) logged -> [-1, 1]; bitwise the identity for bounds of -1 and 1."""
-        centre = (self.action_high + self.action_low) / np.float32(2)
+        centre = self.action_high / np.float32(2) + self.action_low / np.float32(2)
         scaled = np.divide(np.asarray(logged, np.float32) - centre, self._half_range(), dtype=np.float32)
         return np.clip(scaled, np.float32(-1), np.float32(1))  # rounding may overshoot by one unit
 
     def raw_actions(self, scaled: npt.ArrayLike) -> FloatArray:
         """(..., act) in [-1, 1] -> logged units, never outside the bounds; the inverse of ``actions``."""
         # Minus the negated centre: adding +0.0 would turn -0.0 into 0.0 and break the bitwise identity.
-        negated_centre = (-self.action_high - self.action_low) / np.float32(2)
+        negated_centre = -self.action_high / np.float32(2) - self.action_low / np.float32(2)
         raw = np.asarray(scaled, np.float32) * self._half_range() - negated_centre
         return np.clip(raw, self.action_low, self.action_high)
 
@@ -228,7 +230,7 @@ class Normaliser(NamedTuple):
         return np.asarray(logged, np.float32) * self.reward_scale
 
     def _half_range(self) -> FloatArray:
-        half = (self.action_high - self.action_low) / np.float32(2)
+        half = self.action_high / np.float32(2) - self.action_low / np.float32(2)
         return np.where(half > 0, half, np.float32(1)).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from ipd.config import ADDED, read_yaml
+from ipd.config import ADDED, read_yaml, seal_problem
 from ipd.report import read
 from ipd.report.read import Evaluation, ReportError
 from ipd.report.tables import Samples
@@ -200,7 +200,7 @@ def read_run(run: Path, name: str) -> Entry:
         raise ReportError("unfinished: no evaluation yet; the same `ipd train` goes on where it stopped")
     if not (run / "evaluations.csv").is_file():
         raise ReportError("failed or unfinished: no evaluations.csv")
-    rows = read.read_evaluations(run / "evaluations.csv")
+    rows = read.evaluations(run)
     judged = [row for row in rows if row.policy == algo]
     if not judged:
         raise ReportError(f"evaluations.csv: no episode of the policy {algo}")
@@ -297,11 +297,12 @@ def dataset_of(source: str, facts: dict[str, Any]) -> Dataset:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = read_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        config, problem = read_yaml(text), seal_problem(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ReportError(f"config.yaml: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(config, dict) or "data" not in config:
-        raise ReportError("config.yaml: names no data")
+    if problem or not isinstance(config, dict) or "data" not in config:
+        raise ReportError(f"config.yaml: {problem or 'names no data'}")
     seeds = config.setdefault("seeds", [])
     if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
         raise ReportError("config.yaml: seeds are no list of numbers")

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ipd.config import format_problem, read_yaml
+from ipd.config import format_problem, read_yaml, seal_problem
 
 Floats = NDArray[np.float64]
 Number = float | int
@@ -115,7 +115,7 @@ def load(run: Path) -> Run:
         manifest=manifest,
         metrics=read_metrics(run / "metrics.jsonl"),
         summaries={stage: summary for stage, summary in summaries.items() if summary},
-        evaluations=read_evaluations(run / "evaluations.csv"),
+        evaluations=evaluations(run),
         algo=_algo(text),
         failed={
             path.parent.name: {
@@ -128,7 +128,12 @@ def load(run: Path) -> Run:
 
 def _summary(stage: Path) -> dict[str, Any]:
     """summary.json of a stage; {} where it is missing. Raises ReportError where its digest is another one."""
-    path, told = stage / "summary.json", read_json(stage / "done.json").get("sha256")
+    _verify(stage / "summary.json", stage)
+    return read_json(stage / "summary.json")
+
+
+def _verify(path: Path, stage: Path) -> None:
+    told = read_json(stage / "done.json").get("sha256")
     wanted = told.get(path.name) if isinstance(told, dict) else None
     if wanted is not None and not (
         path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == wanted
@@ -137,7 +142,6 @@ def _summary(stage: Path) -> dict[str, Any]:
             f"{path}: damaged, its sha256 is not the one in done.json; delete {stage} and run the same "
             "`ipd train` again"
         )
-    return read_json(path)
 
 
 def read_manifest(run: Path) -> dict[str, Any]:
@@ -151,9 +155,11 @@ def read_manifest(run: Path) -> dict[str, Any]:
 def _algo(config: str) -> str:
     """The algorithm that a ``config.yaml`` names; a run older than this setting is one of IPD."""
     try:
-        settings = read_yaml(config)
+        settings, problem = read_yaml(config), seal_problem(config)
     except yaml.YAMLError as error:
         raise ReportError(f"config.yaml: not YAML ({' '.join(str(error).split())})") from None
+    if problem:
+        raise ReportError(f"config.yaml: {problem}")
     return str(settings.get("algo", "ipd")) if isinstance(settings, dict) else "ipd"
 
 
@@ -203,6 +209,12 @@ def read_metrics(path: Path) -> dict[str, dict[str, Series]]:
         }
         for stage, metrics in found.items()
     }
+
+
+def evaluations(run: Path) -> list[Evaluation]:
+    """Those of a run, as it left them. Raises ReportError where the file is another one."""
+    _verify(run / "evaluations.csv", run / "stages" / "evaluate")
+    return read_evaluations(run / "evaluations.csv")
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:

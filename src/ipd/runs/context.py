@@ -184,8 +184,9 @@ class Run:
         with files.understood(done):
             wanted = files.read_json(done).get("sha256", {}).get(path.name) if done.exists() else None
         if wanted is not None and (not path.is_file() or files.digest_of(path) != wanted):
+            spoiled = path if path.name == made_of.MADE_IN else done.parent
             raise InputError(
-                f"{path}: damaged, its sha256 is not the one in {done}; delete {done.parent} and run the "
+                f"{path}: damaged, its sha256 is not the one in {done}; delete {spoiled} and run the "
                 "same `ipd train` again"
             )
 
@@ -216,8 +217,13 @@ class Run:
         folder = self.stage_folder(stage)
         done = folder / "done.json"
         made = self.made(stage)
+        files.require_held(folder)
         there = all((self.folder / name).exists() for name in made_of.OUTPUTS.get(stage, ()))
+        if stage in made_of.JUDGING:  # judged again sooner than asked about; others say so when they are read
+            there = self._as_left(self.folder, stage)
         taken = self.trusted and stage not in (*made_of.JUDGING, "judge")
+        if taken and made is None:  # since the run was opened: another process works on it
+            raise InputError(f"{self.folder}: stage {stage} is not finished; run the same `ipd train` again")
         if made is not None and (taken or (made == fingerprint and there)):
             self.progress.say(f"{stage}: done before")
             return made
@@ -240,14 +246,14 @@ class Run:
             self.progress.say(f"{stage}: warning, seed {alarm.seed}: {alarm.what}; try {alarm.cure}")
         self.tell(stage, told | ({"warnings": [alarm._asdict() for alarm in wrong]} if wrong else {}))
         give_back()
-        made_here = [folder / "summary.json", *(self.folder / name for name in made_of.SEALED.get(stage, ()))]
-        sealed = {path.name: files.digest_of(path) for path in made_here}
+        left = [folder / "summary.json", *(self.folder / name for name in made_of.OUTPUTS.get(stage, ()))]
+        sealed = {path.name: files.digest_of(path) for path in (*left, self.folder / made_of.MADE_IN)}
         files.write_json(done, {"fingerprint": fingerprint, "sha256": sealed})
         return fingerprint
 
     def keep_normaliser(self) -> None:
         """Writes normaliser.json; where it told of other units, no stage is finished any more."""
-        path, told = self.folder / "normaliser.json", self.normaliser.to_dict()
+        path, told = self.folder / made_of.MADE_IN, self.normaliser.to_dict()
         before = told  # a damaged file tells nothing, and is written anew
         with contextlib.suppress(InputError):
             before = files.read_object(path) if path.exists() else told
@@ -271,12 +277,22 @@ class Run:
             for name in made_of.OUTPUTS.get(stage, ()):
                 (self.folder / name).unlink(missing_ok=True)
 
+    def _as_left(self, run: Path, stage: str) -> bool:
+        """Whether what a finished stage leaves outside its folder is there, and is what it left."""
+        done = run / "stages" / stage / "done.json"
+        with files.understood(done):
+            wanted = files.read_object(done).get("sha256", {}) if done.exists() else {}
+            outputs = [run / name for name in made_of.OUTPUTS.get(stage, ())]
+            return all(
+                path.is_file() and wanted.get(path.name) in (None, files.digest_of(path)) for path in outputs
+            )
+
     def _take_over(self, run: Path, stage: str, fingerprint: str) -> bool:
         other = run / "stages" / stage
         done = other / "done.json"
         if not done.exists() or files.read_object(done).get("fingerprint") != fingerprint:
             return False
-        if not all((run / name).is_file() for name in made_of.OUTPUTS.get(stage, ())):
+        if not self._as_left(run, stage):
             return False
         folder = self.stage_folder(stage)
         shutil.rmtree(folder, ignore_errors=True)

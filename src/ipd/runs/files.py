@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,22 +12,63 @@ from pathlib import Path
 from typing import Any
 
 from ipd.config import format_problem
-from ipd.data.atomic import PARTIAL, remove, replacing
+from ipd.data import atomic
+from ipd.data.atomic import PARTIAL, remove
 from ipd.data.errors import DataError
-from ipd.runs.errors import InputError
+from ipd.runs.errors import InputError, RunFailed
 
 __all__ = [
     "PARTIAL",
     "digest",
     "digest_of",
+    "held",
     "read_json",
     "read_object",
     "remove_partial",
     "replacing",
     "require_format",
+    "require_held",
     "write_bytes",
     "write_json",
 ]
+
+
+_held: list[tuple[Path, int]] = []
+
+
+@contextmanager
+def held(folder: Path, lock: int) -> Iterator[None]:
+    """What is written below `folder` is written as long as `lock`, open, is that of the lock in it."""
+    entry = folder.absolute(), lock
+    _held.append(entry)
+    try:
+        yield
+    finally:
+        _held.remove(entry)
+
+
+def require_held(path: Path) -> None:
+    """`RunFailed` where the run that `path` lies in was moved or deleted while this process works on it.
+
+    A lock is of a file, and all that is written is of a name, which another run may have by now.
+    """
+    for folder, lock in _held:
+        if path.absolute().is_relative_to(folder):
+            there = folder / "lock"
+            if not (there.exists() and os.path.samestat(there.stat(), os.fstat(lock))):
+                raise RunFailed(
+                    f"{folder}: was moved or deleted while it was worked on; nothing more is written; "
+                    "where it lies now, the same `ipd train` goes on"
+                )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """As `ipd.data.atomic.replacing`, in a run that is still where it was."""
+    require_held(path)
+    with atomic.replacing(path) as partial:
+        yield partial
+        require_held(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ipd.evaluation import rollouts, scores, truth
 from ipd.evaluation.tasks import Task
 from ipd.policy.act import Controller, Driver, act, begin
-from ipd.runs import augmented, imagination
+from ipd.runs import augmented, files, imagination
 from ipd.runs.algorithms import ALGORITHMS
 from ipd.runs.context import Run, plain
 from ipd.runs.errors import RunFailed
@@ -51,6 +51,7 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
             done += episodes * len(run.seeds)
             run.progress.advance(done)
         run.progress.end()
+        files.require_held(path)
         path.unlink(missing_ok=True)
         run.stop("evaluate", fingerprint, went_wrong)
         wrong |= set(went_wrong)

@@ -48,8 +48,8 @@ JUDGING = ("evaluate", "audit")
 
 OUTPUTS = {"augment": ("augmented.hdf5",), "evaluate": ("evaluations.csv",)}
 """What a stage leaves outside its own folder."""
-SEALED = {"augment": ("augmented.hdf5",)}
-"""Those of them that never change; done.json tells their digests, and that of summary.json."""
+MADE_IN = "normaliser.json"
+"""The units that every stage's numbers are in; done.json tells its digest, and those of what a stage left."""
 
 
 def feeds(stage: str, there: Sequence[str]) -> list[str]:

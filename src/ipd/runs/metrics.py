@@ -68,6 +68,7 @@ class MetricsLog:
         self, stage: str, step: int, values: dict[str, NDArray[Any]], alive: NDArray[Any] | None = None
     ) -> None:
         """One record a seed (of those `alive`); `values` have the seeds on axis 0."""
+        files.require_held(self._path)
         with self._path.open("a") as file:
             for row, seed in enumerate(self._seeds):
                 if alive is not None and not alive[row]:

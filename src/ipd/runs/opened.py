@@ -12,7 +12,7 @@ from ipd.data.episodes import Normaliser
 from ipd.evaluation.tasks import task as find_task
 from ipd.policy.act import Controller
 from ipd.report import page
-from ipd.runs import files, imagination, judging, learning, modelling, rundir, trials
+from ipd.runs import files, imagination, judging, learning, made_of, modelling, rundir, trials
 from ipd.runs.context import Run
 from ipd.runs.errors import InputError
 from ipd.runs.progress import Progress
@@ -41,13 +41,13 @@ def open_run(folder: Path, task: bool = True, needs: tuple[str, ...] | None = No
         digest, spec = str(manifest["data"]["digest"]), Spec(**manifest["spec"])
         if not all(isinstance(size, int) and 0 < size < 2**31 for size in spec):
             raise ValueError(f"{spec}: sizes are whole numbers above 0")
-    with files.understood(folder / "normaliser.json"):
-        normaliser = Normaliser.from_dict(files.read_object(folder / "normaliser.json"))
+    with files.understood(folder / made_of.MADE_IN):
+        normaliser = Normaliser.from_dict(files.read_object(folder / made_of.MADE_IN))
         sizes = {"observation": (spec.observation_size,), "action": (spec.action_size,), "reward": ()}
         for name, value in normaliser._asdict().items():
             if np.shape(value) != sizes[name.partition("_")[0]] or not np.isfinite(value).all():
                 raise ValueError(f"{name} is not one finite number a dimension")
-    return Run(
+    run = Run(
         folder,
         job,
         found,
@@ -58,6 +58,9 @@ def open_run(folder: Path, task: bool = True, needs: tuple[str, ...] | None = No
         Progress(folder / "timing.jsonl"),
         trusted=True,
     )
+    for stage in needs:
+        run.verify(folder / made_of.MADE_IN, stage)
+    return run
 
 
 def evaluate(folder: Path, episodes: int | None = None) -> Path:

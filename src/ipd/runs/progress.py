@@ -12,6 +12,8 @@ import rich.console
 import rich.progress
 from numpy.typing import NDArray
 
+from ipd.runs import files
+
 PLAIN_SECONDS = 10.0
 
 
@@ -95,6 +97,7 @@ class Progress:
             record = {"stage": self._stage, "from": self._first, "to": self._done, "unit": self._unit,
                       "seconds": round(seconds, 3), "per_second": round(rate, 2),
                       "steady_per_second": round(steady, 2)}  # fmt: skip
+            files.require_held(self._timing)
             with self._timing.open("a") as file:
                 file.write(json.dumps(record) + "\n")
 

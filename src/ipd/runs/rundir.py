@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import yaml
 
-from ipd.config import ADDED, Algo, Config, read_yaml, sections
+from ipd.config import ADDED, Algo, Config, read_yaml, seal_problem, sealed, sections
 from ipd.report.read import stranger
 from ipd.runs import files, made_of
 from ipd.runs.checkpoint import CheckpointStore
@@ -125,15 +125,20 @@ def read_job(folder: Path) -> Job:
         )
     files.require_format(folder)
     try:
-        values = read_yaml(path.read_text())
+        text = path.read_text()
+        values, problem = read_yaml(text), seal_problem(text)
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); restore it") from error
-    return from_plain(values, path)
+    job = from_plain(values, path)  # before the seal: a field that cannot be is named
+    if problem:
+        raise InputError(f"{path}: {problem}")
+    return job
 
 
 def write_job(folder: Path, job: Job) -> None:
     """Writes config.yaml."""
-    files.write_bytes(folder / "config.yaml", yaml.safe_dump(to_plain(job), sort_keys=False).encode())
+    text = sealed(yaml.safe_dump(to_plain(job), sort_keys=False))
+    files.write_bytes(folder / "config.yaml", text.encode())
 
 
 def differences(old: Job, new: Job) -> list[str]:
@@ -172,7 +177,8 @@ def locked(folder: Path) -> Iterator[None]:
                 cure = "wait for it to end, or choose another --out"
                 raise InputError(f"{folder}: another process is working on this run; {cure}") from error
             files.remove_partial(folder)
-            yield
+            with files.held(folder, file.fileno()):
+                yield
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise RunFailed(

@@ -72,19 +72,21 @@ def refusal(out: Path, entry: Entry) -> str:
 def finished(out: Path, entry: Entry) -> bool:
     """Whether the run ended well with this job, this code, these packages and this data file.
 
-    It reads two small files. A run that ended under other code is given to `ipd train` again, which
+    It reads small files only. A run that ended under other code is given to `ipd train` again, which
     repeats the stages whose code it is and says "done before" of the others. So is one that `ipd
     evaluate` tried in another number of episodes since: a table is of one number.
     """
-    told = out / f"{entry.key}.json"
-    page = out / entry.key / "report.html"
-    if not told.exists() or not page.exists():
+    told, folder = out / f"{entry.key}.json", out / entry.key
+    if not told.exists() or not (folder / "report.html").exists():
         return False
     try:
-        old = files.read_json(told)
-        held = rundir.read_job(out / entry.key).config.evaluate
+        old, held = files.read_json(told), rundir.read_job(folder)
+        stages = [*entry.stages, *(["evaluate"] if held.task else [])]
         return bool(
-            old["state"] == "done" and old["seal"] == seal(entry) and held == entry.job.config.evaluate
+            old["state"] == "done"
+            and old["seal"] == seal(entry)
+            and held.config.evaluate == entry.job.config.evaluate
+            and all((folder / "stages" / stage / "done.json").exists() for stage in stages)
         )
     except (InputError, KeyError, TypeError):  # cut short: as if it were not there
         return False
