@@ -18,10 +18,9 @@ import pytest
 
 from ipd.cli import main
 
-from .conftest import CACHE, OPTIONS, Figure
+from .conftest import CACHE, Figure
+from .in_turn import LONG, contents, faults_in_turn, same, train
 
-UNEQUAL = {"timing.jsonl", "lock"}
-"""Clock times, and a file that is only there to be locked."""
 MOMENTS = {
     "value": "stages/value/step-*.json",
     "world": "stages/world/step-*.json",
@@ -39,17 +38,6 @@ TWICE = ("augment", "policy")
 """Stages that are also asked to stop."""
 SHORT = ("value", "augment", "policy", "audit", "report")
 """Stages that are stopped in the short form; the long one stops in each twice."""
-LONG = os.environ.get("IPD_FAULTS") == "long"
-INJECTED = Path(__file__).with_name("injected.py")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in UNEQUAL)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def train(small: Path, out: Path, more: list[str]) -> list[str]:
-    return ["train", "--data", str(small), "--out", str(out), *OPTIONS, *more]
 
 
 def start(small: Path, out: Path, more: list[str]) -> subprocess.Popen[bytes]:
@@ -122,11 +110,6 @@ def stop_in(
     return stop
 
 
-def same(before: dict[str, bytes], after: dict[str, bytes]) -> None:
-    assert after.keys() == before.keys()
-    assert [name for name in before if before[name] != after[name]] == []
-
-
 @pytest.mark.parametrize("round_", range(12 if LONG else 1))
 def test_stopped_in_every_stage_ends_as_if_never_stopped(
     round_: int, small: Path, tmp_path: Path, request: pytest.FixtureRequest, figure: Figure
@@ -154,33 +137,15 @@ def test_stopped_in_every_stage_ends_as_if_never_stopped(
     assert not LONG or all(stop.seconds < 5 for stop in asked), asked
 
 
-@pytest.mark.parametrize(("kind", "code", "every"), [("kill", -signal.SIGKILL, 80), ("full", 1, 90)])
-def test_fault_at_every_write_ends_as_if_there_was_none(
-    kind: str, code: int, every: int, small: Path, finished: Path, tmp_path: Path, figure: Figure
+def test_killed_at_every_write_ends_as_if_never_killed(
+    small: Path, finished: Path, tmp_path: Path, figure: Figure
 ) -> None:
-    # a run's folder is named in its page
-    out, seen = tmp_path / finished.name, tmp_path / "seen"
-    command = [sys.executable, INJECTED, out, seen, kind, 1 if LONG else every, *train(small, out, [])]
-    environment = os.environ | {"XDG_CACHE_HOME": str(CACHE), "JAX_PLATFORMS": "cpu"}
-    before = 0
-    for _ in range(1_000):
-        ended = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
-        points = seen.read_text().splitlines() if seen.exists() else []
-        if len(points) == before:
-            break
-        before = len(points)  # on the way out of one fault there may be another
-        assert ended.returncode == code, f"{points[-1]}: {ended.returncode}\n{ended.stderr[-3000:]}"
-        if kind == "full":
-            last = ended.stderr.splitlines()[-1]
-            assert "No space left on device" in last and "Traceback" not in ended.stderr, (points[-1], last)
-            assert ("is whole as far as it was saved" in last) or not (out / "lock").exists(), points[-1]
-    assert ended.returncode == 0, ended.stderr
-    same(contents(finished), contents(out))
-    figure(
-        {"kill": "places of writing killed at", "full": "places of writing with a full disk"}[kind],
-        len(points),
-    )
-    assert len(points) >= (100 if LONG else 1)
+    def killed(place: str, ended: subprocess.CompletedProcess[str]) -> None:
+        assert ended.returncode == -signal.SIGKILL, f"{place}: {ended.returncode}\n{ended.stderr[-3000:]}"
+
+    places = faults_in_turn("kill", 1 if LONG else 80, killed, small, finished, tmp_path)
+    figure("places of writing killed at", len(places))
+    assert len(places) >= (100 if LONG else 1)
 
 
 STREAMED = [f"--stream.{name}-steps={steps}" for name, steps in
