@@ -14,6 +14,8 @@ from ipd.cli import main
 from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.rundir import read_job, write_job
 
+from .conftest import unsign
+
 QUICK = ["--members", "2", "--steps", "60", "--horizon", "8"]
 
 
@@ -106,6 +108,8 @@ def test_a_run_without_task_and_imagination_is_judged_by_fitted_q(
     assert list(told["policies"]) == ["behaviour", "cloning", "quasi_optimal", "ipd"]
     assert not any("model" in each for each in told["policies"].values())
     assert told["rank_correlation"] is None and "No second estimate" in told["verdict"][1]
+    for stage in ("value", "cloning", "policy"):
+        unsign(copy, stage)
     scales = json.loads((copy / "normaliser.json").read_text())
     (copy / "normaliser.json").write_text(json.dumps(scales | {"reward_scale": 3.0}))
     assert main(["judge", str(copy), *QUICK, "--model", str(finished)]) == 2

@@ -37,10 +37,12 @@ def task() -> Task:
 
 def begun(folder: Path, task: Task | None) -> Run:
     episodes = linear_quadratic(2, 20, 0)
-    return Run(
+    run = Run(
         folder, Job("d", None, (0, 4), preset("tiny")), task, lambda: episodes, episodes.digest,
         fit_normaliser(episodes), Spec(11, 3, 1000), Progress(quiet=True),
     )  # fmt: skip
+    run.keep_normaliser()
+    return run
 
 
 def contender(task: Task, asked: list[str], act: Callable[[], None] = lambda: None) -> Contender:

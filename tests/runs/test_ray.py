@@ -20,7 +20,7 @@ import h5py
 import pytest
 
 from ipd.data.sources import load
-from ipd.runs import plans, ray_engine, rundir, sweep
+from ipd.runs import files, plans, ray_engine, rundir, sweep
 from ipd.runs.errors import InputError
 from ipd.runs.stages import execute
 from ipd.runs.suites import Suite, Variant
@@ -239,13 +239,15 @@ def test_what_waits_for_a_lost_run_makes_its_own_stages(planned: plans.Plan, tmp
 class Changing(FakeRay):
     """While a run goes, something is done to its data; it says that it ended well."""
 
-    def __init__(self, change: Callable[[], None], out: Path) -> None:
+    def __init__(self, change: Callable[[], None], out: Path, entry: plans.Entry) -> None:
         super().__init__(set())
-        self.change, self.out = change, out
+        self.change, self.run, self.entry = change, out / entry.key, entry
 
     def wait(self, refs: list[str]) -> tuple[list[str], list[str]]:
-        (self.out / refs[-1].split()[0]).mkdir(parents=True)
-        (self.out / refs[-1].split()[0] / "report.html").touch()
+        for stage in (*self.entry.stages, "evaluate"):
+            files.write_json(self.run / "stages" / stage / "done.json", {})
+        rundir.write_job(self.run, self.entry.job)
+        (self.run / "report.html").touch()
         self.change()
         return super().wait(refs)
 
@@ -253,7 +255,7 @@ class Changing(FakeRay):
 def test_data_that_change_or_vanish_while_a_run_goes(planned: plans.Plan, tmp_path: Path) -> None:
     data, one = Path(planned.entries[0].job.data), planned._replace(entries=planned.entries[:1])
     for case, change in (("kept", lambda: None), ("touched", data.touch), ("gone", data.unlink)):
-        ray = Changing(change, tmp_path / case)
+        ray = Changing(change, tmp_path / case, one.entries[0])
         outcomes = ray_engine._drive(ray, ray, {}, one, tmp_path / case, print, 0.0)
         assert [told.state for told in outcomes.values()] == ["done"]
         assert sweep.finished(tmp_path / case, one.entries[0]) == (case == "kept")
