@@ -32,8 +32,13 @@ def _require_page(path: Path) -> None:
     """`InputError` where something that is no page would be written over."""
     if path.suffix not in (".html", ".htm"):
         raise InputError(f"--to {path}: must end in .html")
-    if path.is_dir() or (path.exists() and not path.read_bytes()[:15].lower() == b"<!doctype html>"):
-        raise InputError(f"--to {path}: is there already, and no page; choose another name")
+    if path.exists():
+        begins = b""
+        if path.is_file():  # nothing else is opened: a pipe would wait
+            with path.open("rb") as file:
+                begins = file.read(15)
+        if begins.lower() != b"<!doctype html>":
+            raise InputError(f"--to {path}: is there already, and no page; choose another name")
 
 
 def main(argv: list[str]) -> int:

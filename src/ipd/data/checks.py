@@ -142,7 +142,7 @@ def _columns(episodes: Episodes) -> Iterator[Finding]:
 
 def _scales(episodes: Episodes) -> Iterator[Finding]:
     for where in episodes.rounded:
-        message = "float32 keeps less than a hundredth of its range: its small differences are lost"
+        message = "rounding to float32 moves it by more than a hundredth of its range"
         yield Finding("precision", "warning", where, message, "subtract an offset, such as its first value")
     array = episodes.observations
     small = np.flatnonzero((moments(array)[1] < SMALLEST_STD) & (array.max(0) > array.min(0)))
