@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from ipd.cli import main
+from ipd.config import sealed
 from ipd.evaluation.scores import Row, add_rows
+from ipd.runs import files
 from ipd.runs.dashboards import Point, copy, identity, points
 from ipd.runs.metrics import MetricsLog
 
@@ -197,3 +199,24 @@ def test_what_cannot_be_logged_is_refused(
     log.unlink()
     (run / "evaluations.csv").write_text("policy,seed\nipd,0\n")
     assert "evaluations.csv" in last_line(str(run))
+
+
+def test_what_was_changed_since_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, csv, done = (
+        run / "config.yaml",
+        run / "evaluations.csv",
+        run / "stages" / "evaluate" / "done.json",
+    )
+    files.write_json(done, {"fingerprint": "f", "sha256": {csv.name: files.digest_of(csv)}})
+    config.write_text(sealed(config.read_text()))
+    command = ["log", str(run), "--to", "tensorboard"]
+    assert main(command) == 0
+    whole = csv.read_text()
+    csv.write_text(whole.replace("300.0", "900.0"))
+    assert csv.read_text() != whole
+    assert main(command) == 2
+    assert "evaluations.csv: damaged" in capsys.readouterr().err
+    csv.write_text(whole)
+    config.write_text(config.read_text().replace("steps: 40", "steps: 41"))
+    assert main(command) == 2
+    assert "config.yaml: not the settings" in capsys.readouterr().err

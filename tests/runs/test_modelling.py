@@ -44,3 +44,22 @@ def test_ensemble_comes_back_without_data_with_the_head_it_has(tmp_path: Path, h
     learned = dataclasses.replace(small, termination="learned")
     other = dataclasses.replace(job, config=dataclasses.replace(job.config, world=learned))
     assert modelling.rule_of(dataclasses.replace(run, job=other)) is None
+
+
+def test_what_is_said_of_a_model_does_not_hang_on_how_far_a_run_imagines(tmp_path: Path) -> None:
+    """Such runs share the stage, so that its summary would be that of whichever came first."""
+    episodes, small = linear_quadratic(3, 30, 0), WorldConfig(hidden=(5,), num_members=2)
+    told = []
+    for steps in (2, 12):
+        augment = dataclasses.replace(preset("tiny").augment, imagine_steps=steps)
+        config = dataclasses.replace(preset("tiny"), world=small, augment=augment)
+        job = Job("data.hdf5", None, (0,), config)
+        run = Run(
+            tmp_path, job, None, lambda: episodes, episodes.digest, fit_normaliser(episodes),
+            Spec(episodes.observation_size, episodes.action_size, 30), Progress(quiet=True),
+        )  # fmt: skip
+        split = modelling.split_episodes(run)
+        made = learn.init(small, run.spec, split.scale, split.learn_termination, run.keys("world")[0])
+        told.append(modelling._world_summary(run, split, made.best))
+    assert told[0] == told[1]
+    assert told[0]["depth"] == list(range(1, 11))

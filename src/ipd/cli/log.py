@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     """Parses, writes, says where."""
     options = parse(Log, argv, "log")
     from ipd.report import read
-    from ipd.runs import dashboards, files
+    from ipd.runs import dashboards
 
     run = options.run.resolve()
     if options.follow and not (run / "config.yaml").exists():
@@ -40,9 +40,7 @@ def main(argv: list[str]) -> int:
             time.sleep(2.0)
     if not (run / "config.yaml").exists():
         raise InputError(f"{options.run}: not a run directory (no config.yaml); --follow waits for one")
-    if read.stranger(run):
-        raise InputError(f"{read.stranger(run)}; copy what belongs to the run into it")
-    files.require_format(run)
+    read.load(run)  # refuses what a page would refuse
     writer = dashboards.WRITERS[options.to](run, options.out or run.parent)
     count, seeds = dashboards.copy(run, writer, options.follow)
     say(f"{count} records of {seeds} seeds: {writer.folder}")

@@ -218,9 +218,11 @@ class Run:
         done = folder / "done.json"
         made = self.made(stage)
         files.require_held(folder)
-        there = all((self.folder / name).exists() for name in made_of.OUTPUTS.get(stage, ()))
-        if stage in made_of.JUDGING:  # judged again sooner than asked about; others say so when they are read
-            there = self._as_left(self.folder, stage)
+        there = (
+            self._as_left(self.folder, stage)
+            if stage in made_of.JUDGING  # judged again sooner than asked about; others say so when read
+            else all((self.folder / name).exists() for name in made_of.OUTPUTS.get(stage, ()))
+        )
         taken = self.trusted and stage not in (*made_of.JUDGING, "judge")
         if taken and made is None:  # since the run was opened: another process works on it
             raise InputError(f"{self.folder}: stage {stage} is not finished; run the same `ipd train` again")

@@ -6,9 +6,9 @@ fails cannot stop it, and what is written lies outside its directory.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
+import math
 import os
 import re
 import time
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ipd.config import read_yaml
+from ipd.report import read
 from ipd.runs import files
 from ipd.runs.errors import InputError
 
@@ -64,7 +65,7 @@ def points(run: Path) -> Iterator[Point]:
             yield _point(record)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"{path}: line {number} is no record of metrics; restore the file") from error
-    yield from _returns(run / "evaluations.csv")
+    yield from _returns(run)
 
 
 def _point(record: dict[str, Any]) -> Point:
@@ -76,19 +77,13 @@ def _point(record: dict[str, Any]) -> Point:
     )
 
 
-def _returns(path: Path) -> Iterator[Point]:
+def _returns(run: Path) -> Iterator[Point]:
     episodes: dict[tuple[str, int, int], dict[str, list[float]]] = {}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                found = episodes.setdefault((row["policy"], int(row["seed"]), int(row["step"])), {})
-                for name in ("return", "normalized"):
-                    if row[name]:
-                        found.setdefault(name, []).append(float(row[name]))
-    except (FileNotFoundError, IsADirectoryError):
-        return
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path}: no table of evaluations ({error!r}); `ipd evaluate` makes it") from error
+    for row in read.evaluations(run):
+        found = episodes.setdefault((row.policy, row.seed, row.step), {})
+        found.setdefault("return", []).append(row.ret)
+        if not math.isnan(row.normalized):
+            found.setdefault("normalized", []).append(row.normalized)
     for (policy, seed, step), found in episodes.items():
         means = {name: sum(values) / len(values) for name, values in found.items()}
         yield Point(seed, f"evaluate/{policy}", step, means)

@@ -89,10 +89,8 @@ def _world_summary(run: Run, split: Split, ensemble: Any) -> dict[str, Any]:
     config = run.config.world
     kappa = float(threshold(config, ensemble, on_device(split.held_out)))
     predict, members = EnsemblePredict(ensemble, config, split.rule), EnsembleMembers(ensemble)
-    horizon = run.config.augment.imagine_steps
-    quality = world_quality(
-        predict, members, ensemble.scale, split.held_out, split.held_out_starts, kappa, horizon
-    )
+    # as deep whatever a run imagines: runs that imagine otherwise share the model and what is said of it
+    quality = world_quality(predict, members, ensemble.scale, split.held_out, split.held_out_starts, kappa)
     return dict(plain(quality)) | {"kappa": kappa if np.isfinite(kappa) else None}
 
 
