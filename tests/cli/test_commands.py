@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from ipd.cli import COMMANDS, main
@@ -67,6 +68,19 @@ def test_any_field_is_reachable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert config.world.steps == preset("cpu").world.steps
     assert job.seeds == (0, 1, 2) and job.task == "hopper"
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_task_that_the_data_name_adjusts_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.hdf5"
+    with h5py.File(path, "w") as file:
+        file.attrs["task"] = "HalfCheetah-v4"
+    words = ["--preset", "paper", "--data", str(path)]
+    named = parsed(words, monkeypatch).config
+    assert named == parsed([*words, "--env", "HalfCheetah-v4"], monkeypatch).config
+    assert named.policy.q_weight == 5.0 != preset("paper").policy.q_weight
+    assert parsed([*words, "--env", "Hopper-v4"], monkeypatch).config.policy.q_weight == 1.0
 
 
 def test_presets_are_fit_and_named() -> None:

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from ipd.cli import data, main
+from ipd.data import sources
 from ipd.data.columns import column
 from ipd.data.probes import linear_quadratic
+from ipd.evaluation import tasks
+from ipd.runs import stages
+from ipd.runs.progress import Progress
 
 BUNDLED = "bundled:hopper-medium-replay"
 
@@ -71,6 +75,24 @@ def test_a_task_of_other_sizes_ends_with_2(path: str, capsys: pytest.CaptureFixt
     assert "'actions': 2 dimensions, but task Pendulum-v1 has 1" in capsys.readouterr().err
     assert data.check(path, "NoSuchTask-v0") == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("ipd data: no task 'NoSuchTask-v0'")
+
+
+def test_options_of_the_recording_are_held_against_the_task(
+    path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(path, "a") as file:
+        actions = file["actions"][:, :1]
+        del file["actions"]
+        file["actions"], file.attrs["task"] = actions, "Pendulum-v1"
+    for options, told in (({"g": 2.0, "max_episode_steps": 200}, True), ({"max_episode_steps": 200}, False)):
+        word = sources.Recorded("Pendulum-v1", options)
+        monkeypatch.setattr(sources, "recorded", lambda source, word=word: word)
+        monkeypatch.setattr(stages, "recorded", lambda source, word=word: word)
+        assert data.check(path) == 0
+        said = "recorded in Pendulum-v1 with g=2.0, tried in it with no g"
+        assert (said in capsys.readouterr().out) == told
+        doubts = stages._doubts(sources.load(path), tasks.task("Pendulum-v1"), Progress(quiet=True))
+        assert (said in str(doubts)) == told
 
 
 def test_actions_beyond_the_task_end_with_2(path: str, capsys: pytest.CaptureFixture[str]) -> None:

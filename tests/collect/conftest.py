@@ -43,6 +43,7 @@ def line(make: Any = Line) -> Task:
         action_size=2,
         action_low=np.array([1, -4], np.float32),
         action_high=np.array([5, -2], np.float32),
+        options={},
         observation_names=("place", "time", "mirror"),
         versions={"gymnasium": "none"},
         settable=False,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ipd.data import episodes as ep
+from ipd.data import fit
 from ipd.data.episodes import DataError, Episodes, Normaliser, fit_normaliser, to_steps
 from ipd.data.sources import load
 
@@ -159,11 +160,26 @@ def test_equal_returns_are_not_scaled(episodes: Episodes) -> None:
 
 
 def test_sizes_of_another_task_are_refused(episodes: Episodes) -> None:
-    ep.require_sizes(episodes, 3, 2, "Point-v0")
+    fit.require_sizes(episodes, 3, 2, "Point-v0")
     with pytest.raises(DataError, match="'observations': 3 dimensions, but task Hopper-v4 has 11"):
-        ep.require_sizes(episodes, 11, 2, "Hopper-v4")
+        fit.require_sizes(episodes, 11, 2, "Hopper-v4")
     with pytest.raises(DataError, match="'actions': 2 dimensions, but task Hopper-v4 has 3"):
-        ep.require_sizes(episodes, 3, 3, "Hopper-v4")
+        fit.require_sizes(episodes, 3, 3, "Hopper-v4")
+
+
+def test_a_task_of_the_same_names_in_another_order_is_refused(episodes: Episodes) -> None:
+    episodes = dataclasses.replace(episodes, observation_names=("goal/0", "goal/1", "place/0"))
+    for names in (("goal[0]", "goal[1]", "place[0]"), ("a", "b", "c"), ()):
+        fit.require_sizes(episodes, 3, 2, "Reach-v0", names)
+    with pytest.raises(DataError, match=r"dimension 0 is goal/0, but that of task Reach-v0 is place\[0\]"):
+        fit.require_sizes(episodes, 3, 2, "Reach-v0", ("place[0]", "goal[0]", "goal[1]"))
+
+
+def test_what_a_set_was_recorded_with_and_the_task_is_not_made_with_is_told() -> None:
+    options = {"g": 10.0, "max_episode_steps": 200}
+    assert fit.other_options({}, options, "P-v1") == fit.other_options({"g": 10.0}, options, "P-v1") == []
+    (found,) = fit.other_options({"g": 2.0, "max_episode_steps": 200, "wrappers": ["W"]}, options, "P-v1")
+    assert "in P-v1 with g=2.0, wrappers=['W'], tried in it with g=10.0, no wrappers" in found.message
 
 
 def test_actions_outside_the_bounds_are_refused_with_their_row(episodes: Episodes) -> None:
@@ -179,9 +195,9 @@ def test_actions_outside_the_bounds_are_refused_with_their_row(episodes: Episode
 
 
 def test_episodes_shorter_than_a_window_are_refused(episodes: Episodes) -> None:
-    ep.require_windows(episodes, 2, 3)
+    fit.require_windows(episodes, 2, 3)
     with pytest.raises(DataError, match="longest episode has 5 steps, a window needs 6"):
-        ep.require_windows(episodes, 3, 3)
+        fit.require_windows(episodes, 3, 3)
 
 
 def test_an_error_is_one_line_whatever_is_put_in() -> None:

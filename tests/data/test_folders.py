@@ -16,7 +16,7 @@ import yaml
 from ipd.data import columns as data_columns
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
-from ipd.data.sources import load
+from ipd.data.sources import Recorded, load, recorded
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Write = Callable[..., str]
@@ -220,3 +220,29 @@ def test_minari_whose_arrays_are_elsewhere_or_in_a_maze(tmp_path: Path, arrays: 
     refused(str(path.parent), "observations", "groups inside each other")
     (path.parent / "metadata.json").write_text("[1]")
     refused(str(path.parent), None, "damaged")
+
+
+def test_the_task_of_minari_is_told_with_its_options(tmp_path: Path, arrays: Arrays) -> None:
+    folder = minari(tmp_path, arrays)
+    path = folder / "data" / "metadata.json"
+
+    def spec(**changed: Any) -> Recorded:
+        told = {"id": "Probe-v0", "max_episode_steps": 60, "kwargs": {}, "additional_wrappers": []} | changed
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"env_spec": json.dumps(told)}))
+        assert load(str(folder)).task == recorded(str(folder)).task
+        return recorded(str(folder))
+
+    told = spec(kwargs={"g": 2.0, "render_mode": "human"}, additional_wrappers=[{"name": "W"}])
+    assert told == ("Probe-v0", {"g": 2.0, "max_episode_steps": 60, "wrappers": ["W"]})
+    kitchen = spec(id="FrankaKitchen-v1", kwargs={"tasks_to_complete": ["kettle", "microwave"]})
+    assert kitchen.task == "FrankaKitchen-v1:kettle,microwave"
+    path.write_text("{")
+    assert recorded(str(folder)) == recorded("minari:../x") == recorded("") == (None, {})
+
+
+def test_a_set_names_no_module_to_import(tmp_path: Path, arrays: Arrays, write: Write) -> None:
+    source = write(arrays)
+    with h5py.File(source, "a") as file:
+        file.attrs["task"] = "this:That-v0"
+    refused(source, "task", "would import a module")
+    assert load(source, "this:That-v0").task == "this:That-v0"

@@ -61,6 +61,30 @@ def test_kitchen_is_flattened_with_names() -> None:
         env.close()
 
 
+class Unsorted(gymnasium.Env[Any, Any]):
+    """A dictionary whose keys stand in an order of their own: Gymnasium sorts no keyword arguments."""
+
+    def __init__(self, g: float = 1.0) -> None:
+        del g
+        one, two = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Box(-1, 1, (2,))
+        self.observation_space = gymnasium.spaces.Dict(place=one, goal=gymnasium.spaces.Dict(z=two, a=one))
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return {"place": [0.1], "goal": {"z": [0.2, 0.3], "a": [0.4]}}, {}
+
+
+def test_dictionaries_are_flattened_by_sorted_keys() -> None:
+    gymnasium.register("Unsorted-v0", Unsorted, max_episode_steps=9, kwargs={"g": 2.0})
+    try:
+        found = task("Unsorted-v0")
+        assert found.observation_names == ("goal/a[0]", "goal/z[0]", "goal/z[1]", "place[0]")
+        assert found.options == {"g": 2.0, "max_episode_steps": 9}
+        np.testing.assert_allclose(found.make().reset(seed=0)[0], [0.4, 0.2, 0.3, 0.1])
+    finally:
+        del gymnasium.registry["Unsorted-v0"]
+
+
 def test_a_dropped_pen_ends_the_episode() -> None:
     env = task("pen").make()
     try:

@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     if options.to.resolve().is_relative_to(options.out.resolve()):
         raise InputError(f"--to {options.to}: lies in the run's folder; choose a name outside of it")
     keep_compiled()
+    from ipd.data.sources import recorded
     from ipd.presets import with_task
     from ipd.runs import enlarged
     from ipd.runs.opened import open_run
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
     from ipd.runs.stages import execute
 
     try:
-        config = with_task(options.preset, options.env, options.data)
+        config = with_task(options.preset, options.env or recorded(options.data).task, options.data)
     except KeyError as error:
         raise InputError(f"--preset: {error.args[0]}") from error
     job = Job(options.data, options.env, (options.seed,), config, options.columns)

@@ -123,12 +123,14 @@ def _against_task(console: Console, episodes: Episodes, asked: bool) -> str | No
     """Why the task refuses the data, or None. A task that cannot be had matters only if it was asked for."""
     if episodes.task is None:
         return None
-    from ipd.data.episodes import DataError, require_bounds, require_sizes
+    from ipd.data.episodes import DataError, require_bounds
+    from ipd.data.fit import other_options, require_sizes
+    from ipd.data.sources import recorded
     from ipd.evaluation.tasks import TaskError, task
 
     try:
         found = task(episodes.task)
-        require_sizes(episodes, found.observation_size, found.action_size, found.id)
+        require_sizes(episodes, found.observation_size, found.action_size, found.id, found.observation_names)
         require_bounds(episodes, found.action_low, found.action_high)
     except DataError as error:
         return str(error)
@@ -138,6 +140,9 @@ def _against_task(console: Console, episodes: Episodes, asked: bool) -> str | No
         console.print(f"note: not checked against the task: {error}", style=STYLES["note"], markup=False)
     else:
         console.print(f"sizes and action bounds are those of {found.id}", highlight=False)
+        told = recorded(episodes.source)
+        for finding in other_options(told.options, found.options, found.id) if told.task == found.id else ():
+            _print_finding(console, finding)
     return None
 
 

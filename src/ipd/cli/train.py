@@ -59,11 +59,14 @@ def main(argv: list[str]) -> int:
     algo = value_of(argv, "algo") or "ipd"
     if algo not in get_args(Algo):
         raise InputError(f"--algo {algo}: unknown; there are: {', '.join(get_args(Algo))}")
+    from ipd.data.sources import recorded
+
+    data = value_of(argv, "data") or ""
     try:
         config = with_task(
             value_of(argv, "preset") or "default",
-            value_of(argv, "env"),
-            value_of(argv, "data") or "",
+            value_of(argv, "env") or recorded(data).task,
+            data,
             cast(Algo, algo),
         )
     except KeyError as error:

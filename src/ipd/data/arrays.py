@@ -30,11 +30,16 @@ def read_hdf5(path: Path, source: str, task: str | None, storage: Storage | None
 
     with h5py.File(path, "r") as file:
         entries = {key: entry(file, key) for key in (*NEEDED, *OPTIONAL) if key in file}
-        own = file.attrs.get("task")
-        task = task or (own if isinstance(own, str) else None)
+        task = task or recorded_hdf5(file)
         named, named_actions = (_names(file, key, source) for key in NAMES)
         found = Found(entries, source, task, path.stat().st_size, named, named_actions)
         return Episodes.from_found(found, storage)
+
+
+def recorded_hdf5(file: Any) -> str | None:
+    """The task that an open file names."""
+    own = file.attrs.get("task")
+    return own if isinstance(own, str) else None
 
 
 def read_npz(path: Path, source: str, task: str | None, storage: Storage | None) -> Episodes:

@@ -300,21 +300,6 @@ def to_steps(episodes: Episodes, normaliser: Normaliser) -> Steps:
     )
 
 
-def require_sizes(episodes: Episodes, observation_size: int, action_size: int, task: str) -> None:
-    """Raises DataError unless the data have the sizes of the task."""
-    for key, have, want in (
-        ("observations", episodes.observation_size, observation_size),
-        ("actions", episodes.action_size, action_size),
-    ):
-        if have != want:
-            raise DataError(
-                f"{have} dimensions, but task {task} has {want}",
-                file=episodes.source,
-                key=key,
-                cure="name the task the data were recorded in",
-            )
-
-
 def require_bounds(episodes: Episodes, low: npt.ArrayLike, high: npt.ArrayLike) -> None:
     """Raises DataError unless the bounds (act,) are finite, of the data's size, and hold every action."""
     low, high = np.asarray(low, np.float32), np.asarray(high, np.float32)
@@ -334,16 +319,3 @@ def require_bounds(episodes: Episodes, low: npt.ArrayLike, high: npt.ArrayLike) 
     if problem:
         cure = "clip or rescale the actions, or name the task they were recorded in"
         raise DataError(problem, file=episodes.source, key="actions", row=row, cure=cure)
-
-
-def require_windows(episodes: Episodes, history_steps: int, imagine_steps: int) -> None:
-    """Raises DataError unless some episode holds a window of Eq. 19."""
-    need, longest = history_steps + imagine_steps, int(episodes.lengths.max())
-    if longest < need:
-        raise DataError(
-            f"the longest episode has {longest} steps, a window needs {need} "
-            f"(history {history_steps} + imagined {imagine_steps})",
-            file=episodes.source,
-            key="observations",
-            cure="give longer episodes, or lower history_steps and imagine_steps",
-        )

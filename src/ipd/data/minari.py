@@ -18,6 +18,7 @@ from ipd.data.episodes import DataError, Episodes
 from ipd.data.hdf5 import array, member
 
 MAIN, METADATA = "main_data.hdf5", "metadata.json"
+KITCHEN = "FrankaKitchen-v1"
 DEEPEST = 8
 """Groups inside each other in a space."""
 
@@ -60,7 +61,7 @@ def read_minari(folder: Path, source: str, task: str | None, storage: Storage | 
     import h5py
 
     data = _data(folder) or folder
-    about = json.loads((data / METADATA).read_text()) if (data / METADATA).is_file() else {}
+    about = _about(data)
     if about.get("data_format", "hdf5") != "hdf5" or not (data / MAIN).is_file():
         cure = "write it as hdf5 with minari, or fetch it again"
         raise DataError(f"has no {MAIN} (data_format {about.get('data_format')})", file=source, cure=cure)
@@ -87,15 +88,33 @@ def read_minari(folder: Path, source: str, task: str | None, storage: Storage | 
         names = [about.get(f"{key[:-1]}_names") or _names(leaves[key]) for key in ("observations", "actions")]
         keys = {"terminals": "terminations", "timeouts": "truncations"}
         stored = (data / MAIN).stat().st_size
-        found = Found(entries, source, task or _task(about), stored, names[0], names[1], keys)
+        found = Found(entries, source, task or recorded(data)[0], stored, names[0], names[1], keys)
         return Episodes.from_found(found, storage)
 
 
-def _task(about: dict[str, Any]) -> str | None:
+def recorded(folder: Path) -> tuple[str | None, dict[str, Any]]:
+    """The task that a set was recorded in, by its own word, and the options that it was made with.
+
+    Options are those of ``gymnasium.make``, the steps of an episode and the wrappers among them.
+    """
+    about = _about(_data(folder) or folder)
     try:
-        return str(json.loads(about["env_spec"])["id"])
+        spec = json.loads(about["env_spec"])
+        options, id = dict(spec.get("kwargs") or {}), str(spec["id"])
     except (KeyError, TypeError, ValueError):
-        return about.get("task")
+        return about.get("task"), {}
+    if id == KITCHEN and "tasks_to_complete" in options:
+        id = f"{KITCHEN}:{','.join(map(str, options['tasks_to_complete']))}"
+    options.pop("render_mode", None)
+    if spec.get("max_episode_steps"):
+        options["max_episode_steps"] = spec["max_episode_steps"]
+    wrappers = [str(each["name"]) for each in spec.get("additional_wrappers") or ()]
+    return id, options | ({"wrappers": wrappers} if wrappers else {})
+
+
+def _about(data: Path) -> dict[str, Any]:
+    path = data / METADATA
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def _names(leaves: Sequence[Leaf]) -> list[str]:

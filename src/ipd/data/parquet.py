@@ -34,12 +34,16 @@ def read_parquet(
     path: Path, source: str, task: str | None, storage: Storage | None, columns: str | None
 ) -> Episodes:
     """One file; a map of its columns is given, beside it or inferred."""
-    arrow = pyarrow(source)
     table = open_parquet([path], source)
     chosen, names = map_for(path, columns, table.present, source)
-    kept: Mapping[bytes, bytes] = arrow.parquet.read_schema(path).metadata or {}
-    own = kept[b"task"].decode() if b"task" in kept else None
-    return Episodes.from_found(found_in(table, chosen, names, source, task or own), storage)
+    task = task or recorded_parquet(path, source)
+    return Episodes.from_found(found_in(table, chosen, names, source, task), storage)
+
+
+def recorded_parquet(path: Path, source: str) -> str | None:
+    """The task that a file names in the metadata of its schema."""
+    kept: Mapping[bytes, bytes] = pyarrow(source).parquet.read_schema(path).metadata or {}
+    return kept[b"task"].decode() if b"task" in kept else None
 
 
 def open_parquet(paths: Sequence[Path], source: str) -> Table:

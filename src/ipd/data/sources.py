@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import importlib.resources
+import re
 import tokenize
 import zipfile
 import zlib
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from ipd.data.arrays import read_hdf5, read_npz
+from ipd.data.arrays import read_hdf5, read_npz, recorded_hdf5
 from ipd.data.columns import Storage
 from ipd.data.delimited import read_csv
 from ipd.data.episodes import DataError, Episodes
 from ipd.data.lerobot import is_lerobot, read_lerobot
 from ipd.data.minari import find_minari, is_minari, read_minari
-from ipd.data.parquet import read_parquet
+from ipd.data.minari import recorded as recorded_minari
+from ipd.data.parquet import read_parquet, recorded_parquet
 
 MAKING = ("recipe", "maker", "note")
 """Attributes of files that were collected."""
@@ -37,6 +41,8 @@ UNREADABLE = (
     SyntaxError,  # both of the header of an .npz
     tokenize.TokenError,
 )
+_OF_MODULE = re.compile(r"[A-Za-z_][\w.]*:")
+"""Gymnasium imports the module before the colon: the user's to say, not a file's."""
 ARRAYS = {".hdf5": read_hdf5, ".h5": read_hdf5, ".npz": read_npz}
 TABLES = {".parquet": read_parquet, ".csv": read_csv}
 
@@ -57,19 +63,54 @@ def load(
     Raises DataError, in one line, for whatever cannot be used; nothing is unpickled, and no array is
     read whose link, type or size is not what a dataset has.
     """
-    with ExitStack() as stack:
-        try:
-            if source.startswith("bundled:"):
-                path = stack.enter_context(importlib.resources.as_file(_bundled(source)))
-            elif source.startswith("minari:"):
-                path = find_minari(source)
-            else:
-                path = Path(source)
-            return _read(path, source, task, storage, None if columns is None else str(columns))
-        except DataError:
-            raise
-        except UNREADABLE as error:
-            raise _unreadable(source, error) from error
+    try:
+        with _place(source) as path:
+            found = _read(path, source, task, storage, None if columns is None else str(columns))
+    except DataError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(source, error) from error
+    if task is None and _OF_MODULE.match(found.task or ""):
+        message = f"names the task {found.task}, which would import a module"
+        raise DataError(message, file=source, key="task", cure="name the task yourself (--env)")
+    return found
+
+
+class Recorded(NamedTuple):
+    """What a set says of the task that it was recorded in."""
+
+    task: str | None = None
+    options: Mapping[str, Any] = {}
+    """Of ``gymnasium.make``, in JSON's types."""
+
+
+def recorded(source: str) -> Recorded:
+    """A set's own word, read without its steps; empty where it has none, or cannot be read."""
+    try:
+        with _place(source) as path:
+            suffix = path.suffix.lower()
+            if path.is_dir() and is_minari(path) and not is_lerobot(path):
+                return Recorded(*recorded_minari(path))
+            if path.is_file() and suffix == ".parquet":
+                return Recorded(recorded_parquet(path, source))
+            if path.is_file() and ARRAYS.get(suffix) is read_hdf5:
+                import h5py
+
+                with h5py.File(path, "r") as file:
+                    return Recorded(recorded_hdf5(file))
+    except UNREADABLE:  # the reader says so
+        pass
+    return Recorded()
+
+
+@contextmanager
+def _place(source: str) -> Iterator[Path]:
+    """Where a set lies. Raises DataError where a name is none."""
+    if source.startswith("bundled:"):
+        with importlib.resources.as_file(_bundled(source)) as path:
+            yield path
+    else:
+        yield find_minari(source) if source.startswith("minari:") else Path(source)
 
 
 def _read(

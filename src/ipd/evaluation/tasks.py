@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -64,6 +65,8 @@ class Task:
     """(act,), finite."""
     action_high: NDArray[np.float32]
     """(act,), finite."""
+    options: dict[str, Any]
+    """What it is made with, in JSON's types: arguments, ``max_episode_steps``, ``wrappers`` (not ours)."""
     observation_names: tuple[str, ...]
     """One for each dimension, such as ``observation[3]`` or ``desired_goal/kettle[0]``."""
     versions: dict[str, str]
@@ -90,6 +93,7 @@ def task(name: str) -> Task:
     env = make()
     try:
         horizon, low, high, names = _describe(id, env)
+        options = _options(env.spec)
     finally:
         env.close()
     running = _LOCOMOTION.fullmatch(id) is not None
@@ -101,6 +105,7 @@ def task(name: str) -> Task:
         action_size=low.size,
         action_low=low,
         action_high=high,
+        options=options,
         observation_names=names,
         versions=_versions(robotics=id.startswith(_ROBOTICS)),
         settable=running,
@@ -160,12 +165,13 @@ def _flatten(id: str, env: Any) -> Any:
     if not all(isinstance(leaf, gymnasium.spaces.Box) for leaf in leaves):
         env.close()
         raise TaskError(f"task {id!r}: observations hold something other than boxes")
-    return gymnasium.wrappers.FlattenObservation(env)
+    return _wrappers().SortedFlat(env)
 
 
 def _leaves(prefix: str, space: Any) -> Iterator[tuple[str, Any]]:
+    """Sorted by key, as data of dictionaries are read; a space may have any order."""
     if type(space).__name__ == "Dict":
-        for key, inner in space.spaces.items():
+        for key, inner in sorted(space.spaces.items()):
             yield from _leaves(f"{prefix}/{key}" if prefix else key, inner)
     else:
         yield prefix or "observation", space
@@ -174,6 +180,13 @@ def _leaves(prefix: str, space: Any) -> Iterator[tuple[str, Any]]:
 def _names(space: Any) -> Iterator[str]:
     for name, leaf in _leaves("", space):
         yield from (f"{name}[{index}]" for index in range(int(np.prod(leaf.shape))))
+
+
+def _options(spec: Any) -> dict[str, Any]:
+    named = [each.name for each in spec.additional_wrappers if not each.entry_point.startswith("ipd.")]
+    found = {key: value for key, value in spec.kwargs.items() if key != "render_mode"}
+    found |= {"max_episode_steps": spec.max_episode_steps} | ({"wrappers": named} if named else {})
+    return dict(json.loads(json.dumps(found, default=str)))
 
 
 def _versions(*, robotics: bool) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Two corrections that turn Gymnasium-Robotics' Adroit tasks into the ones D4RL's data came from.
+"""Flat observations, and two corrections that make Gymnasium-Robotics' Adroit tasks those of D4RL's data.
 
 Imported only when such a task is made: it needs gymnasium.
 """
@@ -14,6 +14,26 @@ PEN_HEIGHT = 26
 """Index of the pen's height in the 45 observations: 24 joint angles, then the pen's x, y, z."""
 PEN_DROPPED_BELOW = 0.075
 """Metres (D4RL's ``pen_v0.py``)."""
+
+
+class SortedFlat(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """Observations of dictionaries as one vector, by sorted keys whatever the order of the space."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        """The space of ``env`` holds boxes, and dictionaries of such."""
+        super().__init__(env)
+        self._sorted = _sorted(env.observation_space)
+        self.observation_space = gymnasium.spaces.flatten_space(self._sorted)
+
+    def observation(self, observation: Any) -> Any:
+        """(obs,)"""
+        return gymnasium.spaces.flatten(self._sorted, observation)
+
+
+def _sorted(space: Any) -> Any:
+    if isinstance(space, gymnasium.spaces.Dict):
+        return gymnasium.spaces.Dict([(key, _sorted(inner)) for key, inner in sorted(space.spaces.items())])
+    return space
 
 
 class PenDropEnds(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ipd.data.episodes import Normaliser
+from ipd.data.fit import require_order
 from ipd.evaluation.tasks import task as find_task
 from ipd.policy.act import Controller
 from ipd.report import page
@@ -39,6 +40,9 @@ def open_run(folder: Path, task: bool = True, needs: tuple[str, ...] | None = No
     found = find_task(job.task) if task and job.task else None
     with files.understood(folder / "manifest.json"):
         digest, spec = str(manifest["data"]["digest"]), Spec(**manifest["spec"])
+        if found is not None:
+            names = [str(name) for name in manifest["data"].get("observation_names", ())]
+            require_order(names, found.observation_names, found.id, str(folder))
         if not all(isinstance(size, int) and 0 < size < 2**31 for size in spec):
             raise ValueError(f"{spec}: sizes are whole numbers above 0")
     with files.understood(folder / made_of.MADE_IN):

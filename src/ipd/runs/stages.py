@@ -22,11 +22,10 @@ from ipd.data.episodes import (
     Normaliser,
     fit_normaliser,
     locomotion_reward_scale,
-    require_sizes,
-    require_windows,
 )
+from ipd.data.fit import other_options, require_sizes, require_windows
 from ipd.data.sources import load as load_data
-from ipd.data.sources import making
+from ipd.data.sources import making, recorded
 from ipd.evaluation.tasks import Task
 from ipd.evaluation.tasks import task as find_task
 from ipd.presets import problems, with_task
@@ -59,7 +58,8 @@ def train(
     interruption, or for later stages, it goes on. Raises as `execute` does.
     """
     try:
-        chosen = with_task(config, env, str(data)) if isinstance(config, str) else config
+        named = env or recorded(str(data)).task
+        chosen = with_task(config, named, str(data)) if isinstance(config, str) else config
     except KeyError as error:
         raise InputError(f"config: {error.args[0]}") from error
     return execute(Path(out), Job(str(data), env, tuple(range(seeds)), chosen, columns), until=until)
@@ -92,8 +92,9 @@ def execute(
         rundir.read_job(other)
     episodes = load_episodes(folder, job)
     task = None if episodes.task is None else find_task(episodes.task)
+    job = dataclasses.replace(job, task=None if task is None else task.id)
     overrides = _overrides(job)
-    job = dataclasses.replace(job, task=None if task is None else task.id, config=trimmed(job.config))
+    job = dataclasses.replace(job, config=trimmed(job.config))
     normaliser = _fit(episodes, task, job)
     spec = learning.spec_of(episodes, None if task is None else task.horizon)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def execute(
     with rundir.locked(folder), progress:
         for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
-        told = facts(episodes) | _doubts(episodes, progress)
+        told = facts(episodes) | _doubts(episodes, task, progress)
         files.write_json(folder / "stages" / "data" / "summary.json", told)
         run = Run(
             folder, job, task, lambda: episodes, episodes.digest, normaliser, spec, progress,
@@ -127,12 +128,16 @@ def load_episodes(folder: Path, job: Job) -> Episodes:
     return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
 
 
-def _doubts(episodes: Episodes, progress: Progress) -> dict[str, Any]:
+def _doubts(episodes: Episodes, task: Task | None, progress: Progress) -> dict[str, Any]:
     """What `ipd data check` holds for a mistake, said and for the page; a set on disk is not read for it."""
+    found = []
     if episodes.disk is not None:
         progress.say("data: too many steps to be looked through here; `ipd data check` does it")
-        return {}
-    found = [finding for finding in check(episodes) if finding.severity != "note"]
+    else:
+        found = [finding for finding in check(episodes) if finding.severity != "note"]
+    word = recorded(episodes.source)
+    if task is not None and word.task == task.id:
+        found += other_options(word.options, task.options, task.id)
     for finding in found:
         progress.say(f"data: {finding.severity}, {finding.where}: {finding.message}; {finding.cure}")
     told = [{"what": f"{finding.where}: {finding.message}", "cure": finding.cure} for finding in found]
@@ -148,7 +153,7 @@ def _fit(episodes: Episodes, task: Task | None, job: Job) -> Normaliser:
         modelling.require_held_out(episodes)
     if task is None:
         return fit_normaliser(episodes)
-    require_sizes(episodes, task.observation_size, task.action_size, task.id)
+    require_sizes(episodes, task.observation_size, task.action_size, task.id, task.observation_names)
     scale = locomotion_reward_scale(episodes) if task.locomotion else None
     return fit_normaliser(episodes, task.action_low, task.action_high, scale)
 
