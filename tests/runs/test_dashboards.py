@@ -196,7 +196,12 @@ def test_what_cannot_be_logged_is_refused(
     log = run / "metrics.jsonl"
     log.write_text("[]\n" + log.read_text())
     assert "metrics.jsonl: line 1" in last_line(str(run))
+    log.write_text(json.dumps({"stage": "value", "step": 2**63, "seed": 3, "a": 1.0}) + "\n")
+    assert "metrics.jsonl: line 1" in last_line(str(run))
     log.unlink()
+    whole = (run / "evaluations.csv").read_text()
+    (run / "evaluations.csv").write_text(whole.replace(",15,", f",{2**63},"))
+    assert "evaluations.csv: step 9.22e+18" in last_line(str(run))
     (run / "evaluations.csv").write_text("policy,seed\nipd,0\n")
     assert "evaluations.csv" in last_line(str(run))
 

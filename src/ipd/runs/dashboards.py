@@ -21,6 +21,9 @@ from ipd.report import read
 from ipd.runs import files
 from ipd.runs.errors import InputError
 
+FAR = 2**63
+"""No step is as far, and event files hold none."""
+
 
 class Point(NamedTuple):
     """What one seed said at one moment."""
@@ -70,7 +73,9 @@ def points(run: Path) -> Iterator[Point]:
 
 def _point(record: dict[str, Any]) -> Point:
     stage, step, seed = (record.pop(name) for name in ("stage", "step", "seed"))
-    if not (isinstance(step, int) and isinstance(seed, int) and re.fullmatch(r"\w+", stage)):
+    if not (
+        isinstance(seed, int) and isinstance(step, int) and abs(step) < FAR and re.fullmatch(r"\w+", stage)
+    ):
         raise ValueError("stage, step and seed are a name and whole numbers")
     return Point(
         seed, stage, step, {str(name): float(value) for name, value in record.items() if value is not None}
@@ -80,6 +85,8 @@ def _point(record: dict[str, Any]) -> Point:
 def _returns(run: Path) -> Iterator[Point]:
     episodes: dict[tuple[str, int, int], dict[str, list[float]]] = {}
     for row in read.evaluations(run):
+        if abs(row.step) >= FAR:
+            raise InputError(f"{run / 'evaluations.csv'}: step {row.step:.3g} is none; restore the file")
         found = episodes.setdefault((row.policy, row.seed, row.step), {})
         found.setdefault("return", []).append(row.ret)
         if not math.isnan(row.normalized):
