@@ -92,6 +92,7 @@ def check(episodes: Episodes) -> list[Finding]:
             Finding("reading", "note", "episode ends", remark, "store timeouts and next_observations")
             for remark in episodes.remarks
         ),
+        *episodes.doubts,
         *_columns(episodes),
         *_scales(episodes),
         *_actions(episodes),

@@ -131,8 +131,8 @@ def _doubts(episodes: Episodes, progress: Progress) -> dict[str, Any]:
     """What `ipd data check` holds for a mistake, said and for the page; a set on disk is not read for it."""
     if episodes.disk is not None:
         progress.say("data: too many steps to be looked through here; `ipd data check` does it")
-        return {}
-    found = [finding for finding in check(episodes) if finding.severity != "note"]
+    findings = check(episodes) if episodes.disk is None else episodes.doubts
+    found = [finding for finding in findings if finding.severity != "note"]
     for finding in found:
         progress.say(f"data: {finding.severity}, {finding.where}: {finding.message}; {finding.cure}")
     told = [{"what": f"{finding.where}: {finding.message}", "cure": finding.cure} for finding in found]
