@@ -137,3 +137,11 @@ def test_what_the_data_check_finds_is_told_when_a_run_begins(capsys: pytest.Capt
     large = dataclasses.replace(doubtful(), doubts=(doubt,), disk=Path())  # not looked through
     (told,) = stages._doubts(large, progress)["warnings"]
     assert told == {"what": "terminals, row 4: the flag stays up", "cure": "mark one"}
+
+
+def test_the_columns_of_a_table_are_said_when_a_run_begins(capsys: pytest.CaptureFixture[str]) -> None:
+    episodes = linear_quadratic(3, 5, 0)
+    stages._say_columns(episodes, Progress())
+    columns = {"observations": ["obs_x", "obs_y"], "reward": "r", "unused": ["a_z"]}
+    stages._say_columns(dataclasses.replace(episodes, columns=columns), Progress())
+    assert capsys.readouterr().err == "data: columns as observations: obs_x, obs_y; reward: r; unused: a_z\n"

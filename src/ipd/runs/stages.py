@@ -16,6 +16,7 @@ import jax
 
 from ipd.config import FORMAT, Config, trimmed
 from ipd.data.checks import check, facts
+from ipd.data.columnmap import shortened
 from ipd.data.columns import Storage
 from ipd.data.episodes import (
     Episodes,
@@ -101,6 +102,7 @@ def execute(
     with rundir.locked(folder), progress:
         for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
+        _say_columns(episodes, progress)
         told = facts(episodes) | _doubts(episodes, progress)
         files.write_json(folder / "stages" / "data" / "summary.json", told)
         run = Run(
@@ -125,6 +127,16 @@ def load_episodes(folder: Path, job: Job) -> Episodes:
     """The data; a large set is kept on the disk that the run is on."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
+
+
+def _say_columns(episodes: Episodes, progress: Progress) -> None:
+    """What the columns of a table were taken for: names that suggest something else show here."""
+    columns = {
+        name: [value] if isinstance(value, str) else value for name, value in (episodes.columns or {}).items()
+    }
+    if columns:
+        said = "; ".join(f"{name}: {shortened(value)}" for name, value in columns.items() if value)
+        progress.say(f"data: columns as {said}")
 
 
 def _doubts(episodes: Episodes, progress: Progress) -> dict[str, Any]:
