@@ -141,7 +141,9 @@ def infer(present: Sequence[str], source: str) -> tuple[ColumnMap, tuple[list[st
 
 
 def _several(key: str, present: Sequence[str], source: str) -> tuple[tuple[str, ...], list[str]]:
-    choices = [((name,), ["0"]) for name in WHOLE[key] if name in present]
+    choices: list[tuple[tuple[str, ...], list[str]]] = [
+        ((name,), ["0"]) for name in WHOLE[key] if name in present
+    ]
     for prefix in PREFIXES[key]:
         found = tuple(name for name in present if name.startswith(prefix) and len(name) > len(prefix))
         if found:
