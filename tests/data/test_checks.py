@@ -80,6 +80,26 @@ def test_actions_at_and_over_the_bounds(sound: Episodes) -> None:
     assert pinned.where == "actions, dimension 1" and f"{share:.0%}" in pinned.message
 
 
+def test_actions_that_hardly_fill_their_bounds(sound: Episodes) -> None:
+    size = np.array([0.01, 1], np.float32)
+    small = dataclasses.replace(sound, actions=sound.actions * size / np.abs(sound.actions).max())
+    found = only(small, "bounds")
+    assert found.severity == "warning" and found.where == "actions, dimension 0"
+    assert "scale them" in found.cure and "smaller unit" in found.cure
+    assert not check(dataclasses.replace(small, task="Own-v0"))  # whose bounds are mapped
+    high = changed(sound, "actions", (slice(None), 0), 0.9 + 0.1 * small.actions[:, 1] * np.float32(0.5))
+    assert only(high, "bounds").severity == "warning"
+    wide = changed(
+        small,
+        "actions",
+        (slice(None), 0),
+        sound.actions[:, 0] * np.float32(0.1001 / np.abs(sound.actions[:, 0]).max()),
+    )
+    assert np.ptp(wide.actions[:, 0]) > 0.15 and all(f.kind != "constant" for f in check(wide))
+    (constant,) = check(changed(small, "actions", (slice(None), 0), 0.5))
+    assert constant.kind == "constant"
+
+
 def test_terminal_and_timeout_at_once(sound: Episodes) -> None:
     assert only(changed(sound, "truncated", 17, True), "merged ends").where == "terminals, row 17"
 

@@ -82,7 +82,8 @@ def test_lerobot_reads_as_the_array_file_without_next_observations(
     assert read.action_names == ("left", "right") and read.times is not None
     assert read.columns is not None and read.columns["reward"] == "next.reward"
     assert any("observation.images.top" in remark for remark in read.remarks)
-    assert any("next.done" in remark for remark in read.remarks)
+    (told,) = read.doubts
+    assert told.severity == "warning" and told.where == "next.done" and "1 of 3 episodes" in told.message
     monkeypatch.setattr(data_columns, "PIECE", 3)
     assert load(str(tmp_path / "set"), storage=Storage(tmp_path, 5)).digest == read.digest
 
@@ -99,7 +100,23 @@ def test_lerobot_without_a_reward_is_refused_unless_a_map_names_one(tmp_path: Pa
     (tmp_path / "map.yaml").write_text(yaml.safe_dump(columns))
     read = load(str(folder), columns=tmp_path / "map.yaml")
     assert read.observation_names == ("speed", "angle") and not read.terminated.any()
-    assert read.starts.tolist() == [0, 3, 5, 9]
+    assert read.starts.tolist() == [0, 3, 5, 9] and not read.doubts
+
+
+def test_lerobot_whose_every_recording_is_done_at_its_end(tmp_path: Path, arrays: Arrays) -> None:
+    arrays["terminals"] = np.isin(np.arange(12), np.cumsum(LENGTHS) - 1)
+    folder = lerobot(tmp_path / "set", arrays, "v2.1")
+    (told,) = load(str(folder)).doubts
+    assert "in every episode" in told.message and "--columns" in told.cure
+    given = {"observations": ["observation.state"], "actions": ["action"], "reward": "next.reward"}
+    given |= {"episode": "episode_index"}
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(given))
+    read = load(str(folder), columns=tmp_path / "map.yaml")
+    assert not read.doubts and read.num_episodes == 3 and not read.terminated.any()
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump({**given, "terminated": "next.done"}))
+    assert not load(str(folder), columns=tmp_path / "map.yaml").doubts  # as its user says
+    arrays["terminals"][:] = False
+    assert not load(str(lerobot(tmp_path / "endless", arrays, "v2.1"))).doubts
 
 
 def test_lerobot_that_is_not_whole(tmp_path: Path, arrays: Arrays) -> None:

@@ -46,7 +46,9 @@ def test_unmarked_ends_are_seen_where_the_next_observation_does_not_follow(
     terminals = [3] if "terminals" not in missing else []
     assert np.flatnonzero(episodes.terminated).tolist() == terminals
     assert np.flatnonzero(episodes.truncated).tolist() == sorted({3, 6, 11} - set(terminals))
-    assert f"{len(missing) + 1} of 3 episode ends" in episodes.remarks[0]
+    said = [*episodes.remarks, *(doubt.message for doubt in episodes.doubts)]
+    assert f"{len(missing) + 1} of 3 episode ends" in said[0]
+    assert len(episodes.doubts) == (1 if "terminals" in missing else 0)  # a mistake where most are not marked
     if missing == ["timeouts"]:
         del arrays["timeouts"]
         assert same(full, episodes) and same(full, load(write(arrays)))

@@ -14,6 +14,7 @@ from report.conftest import synthetic_run
 
 from ipd.config import sections
 from ipd.data.episodes import Episodes
+from ipd.data.findings import Finding
 from ipd.data.probes import linear_quadratic
 from ipd.presets import preset
 from ipd.report import headline, read
@@ -132,3 +133,15 @@ def test_what_the_data_check_finds_is_told_when_a_run_begins(capsys: pytest.Capt
     assert told["what"].startswith("observations, row 2") and told["cure"]
     said = capsys.readouterr().err
     assert said == f"data: warning, {told['what']}; {told['cure']}\n"
+    doubt = Finding("ends", "warning", "terminals, row 4", "the flag stays up", "mark one")
+    large = dataclasses.replace(doubtful(), doubts=(doubt,), disk=Path())  # not looked through
+    (told,) = stages._doubts(large, progress)["warnings"]
+    assert told == {"what": "terminals, row 4: the flag stays up", "cure": "mark one"}
+
+
+def test_the_columns_of_a_table_are_said_when_a_run_begins(capsys: pytest.CaptureFixture[str]) -> None:
+    episodes = linear_quadratic(3, 5, 0)
+    stages._say_columns(episodes, Progress())
+    columns = {"observations": ["obs_x", "obs_y"], "reward": "r", "unused": ["a_z"]}
+    stages._say_columns(dataclasses.replace(episodes, columns=columns), Progress())
+    assert capsys.readouterr().err == "data: columns as observations: obs_x, obs_y; reward: r; unused: a_z\n"

@@ -4,9 +4,9 @@ Keys (D4RL's): ``observations`` (N, obs), ``actions`` (N, act), ``rewards`` (N,)
 and where there are any ``timeouts`` (N,), ``next_observations`` (N, obs), ``lengths`` (E,) in place
 of end flags, ``final_observations`` (E, obs): the observation after each episode's last step.
 
-Where an episode ends: at a terminal, at a timeout, where ``lengths`` says so, where
-``observations[i + 1] != next_observations[i]`` (replay files do not mark every timeout), and at the
-last row. An end without a terminal is a truncation.
+Where an episode ends (``ipd.data.ends``): at a terminal, at a timeout, where ``lengths`` says so,
+without ``lengths`` where ``observations[i + 1] != next_observations[i]`` (replay files do not mark every
+timeout), and at the last row. An end without a terminal is a truncation.
 
 Without ``next_observations`` and ``final_observations`` the observation after an episode's last step
 is unknown, and the next row belongs to another episode. A truncated episode then loses its last step
@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipd.data.columns import BoolArray, IntArray, Storage, column, pieces
+from ipd.data.ends import find_ends
 from ipd.data.errors import DataError
 
 NEEDED = ("observations", "actions", "rewards")
@@ -228,50 +229,45 @@ def assemble(found: Found, storage: Storage | None = None) -> dict[str, Any]:
     times = _numbers(found, "times", disk, np.float64) if "times" in entries else None
     observations = values["observations"]
     terminated, timeouts = (_flags(found, key, rows) for key in ("terminals", "timeouts"))
-    marked = terminated | timeouts
-    if "lengths" in entries:
-        marked[np.cumsum(_lengths(found, rows)) - 1] = True
-    ends, remarks = marked.copy(), list(found.remarks)
-    if "next_observations" in values:
-        for piece in pieces(rows - 1):
-            differs = observations[1:][piece] != values["next_observations"][:-1][piece]
-            ends[:-1][piece] |= differs.any(1)
-    ends[-1] = True
-    unmarked = np.flatnonzero(ends & ~marked)
-    if len(unmarked):
-        remarks.append(
-            f"{len(unmarked)} of {int(ends.sum())} episode ends are not marked in the file and were taken as "
-            f"truncations, the first at row {unmarked[0]}"
-        )
-    elif "timeouts" not in entries and "lengths" not in entries and "next_observations" not in values:
+    lengths = _lengths(found, rows) if "lengths" in entries else None
+    following = values.get("next_observations")
+    ends, latched, marked, *said = find_ends(
+        terminated, timeouts, lengths, observations, following, found.keys
+    )
+    remarks = [*found.remarks, *said[0]]
+    if marked and not {"timeouts", "lengths", "next_observations"} & set(entries):
         remarks.append("neither timeouts nor next_observations: only terminals tell where episodes end")
 
     if times is not None:
-        _require_order(found, times, ends)
+        _require_order(found, times, ends | latched)
     last = np.flatnonzero(ends)
-    keep, unlogged = np.ones(rows, np.bool_), None
-    if "next_observations" in values:
-        next_observations = values["next_observations"]
+    keep, unlogged = ~latched, None
+    if following is not None:
+        next_observations = following
         unlogged = _flags(found, "unlogged_next", rows) if "unlogged_next" in entries else None
     else:
         next_observations = column(observations.shape, np.float32, disk)
         next_observations[:-1] = observations[1:]
+        last_known = np.append(latched[1:], False)  # what follows a terminal is there, in a row left out
         if "final_observations" in values:
             if len(values["final_observations"]) != len(last):
                 message = f"has {len(values['final_observations'])} rows for {len(last)} episodes"
                 raise found.error(message, "final_observations", cure="store one row an episode")
-            next_observations[last] = values["final_observations"]
+            next_observations[last] = np.where(
+                last_known[last, None], next_observations[last], values["final_observations"]
+            )
         else:
-            next_observations[last] = observations[last]
-            keep = ~ends | terminated
-            unlogged = ends & terminated
-            lost, unknown = int((~keep).sum()), int(unlogged.sum())
+            unlogged = ends & terminated & ~last_known
+            next_observations[unlogged] = observations[unlogged]
+            cut_short = ends & ~terminated
+            keep &= ~cut_short
+            lost, unknown = int(cut_short.sum()), int(unlogged.sum())
             remarks.append(
                 f"no next_observations: {lost} truncated episodes lose their last step"
                 + (f", and nothing is known of what followed {unknown} terminations" if unknown else "")
             )
             # The step before a dropped one now ends its episode. (One-step episodes vanish.)
-            ends = (ends & keep) | np.append(~keep[1:], False)
+            ends = (ends & keep) | np.append(cut_short[1:], False)
     if not keep.any():
         raise DataError(
             "zero episodes of more than one step", file=found.source, cure="store next_observations as well"
@@ -300,6 +296,7 @@ def assemble(found: Found, storage: Storage | None = None) -> dict[str, Any]:
         "task": found.task,
         "unlogged_next": None if unlogged is None else unlogged[keep],
         "remarks": tuple(remarks),
+        "doubts": said[1],
         "rounded": tuple(
             key if key == "rewards" else f"{key}, {found.dimension(key, at)}"
             for key, each in rounding.items()

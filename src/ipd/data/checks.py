@@ -22,6 +22,9 @@ JUMP = 8.0
 """A step this many times as long as the 95th percentile looks like an unmarked reset. Without the
 marks of their ends, resets in hopper, pen and door data measure 5 to 20 and more, true steps up to 5."""
 
+SMALL_RANGE = 0.1
+"""Share of [-1, 1] below which a dimension's actions lie too close for errors in them to count."""
+
 
 def facts(episodes: Episodes) -> dict[str, Any]:
     """Facts of a dataset as plain JSON values, logged units (schema ``data`` of docs/architecture.md).
@@ -92,6 +95,7 @@ def check(episodes: Episodes) -> list[Finding]:
             Finding("reading", "note", "episode ends", remark, "store timeouts and next_observations")
             for remark in episodes.remarks
         ),
+        *episodes.doubts,
         *_columns(episodes),
         *_scales(episodes),
         *_actions(episodes),
@@ -162,6 +166,20 @@ def _actions(episodes: Episodes) -> Iterator[Finding]:
         )
         cure = "name the task; a task that limits actions to [-1, 1] refuses these"
         yield Finding("bounds", "note", f"actions, row {np.flatnonzero(beyond)[0]}", message, cure)
+    elif episodes.task is None:  # whose own bounds would be mapped to [-1, 1]
+        filled = np.ptp(episodes.actions, axis=0) / 2
+        small = np.flatnonzero((filled > 0) & (filled < SMALL_RANGE))
+        if len(small):
+            message = (
+                f"within {filled[small].max():.2g} of the width of [-1, 1], which is taken for their bounds: "
+                "errors as large as their whole range hardly count, and little is learned"
+            )
+            cure = (
+                "scale them in the file to fill it, or store them in a smaller unit: past [-1, 1] the data's "
+                "own range counts"
+            )
+            where = f"actions, {_dimensions(episodes, 'actions', small)}"
+            yield Finding("bounds", "warning", where, message, cure)
     low, high = _action_bounds(episodes)
     ends = "-1 or 1" if not beyond.any() else "the smallest or largest value"
     pinned = ((episodes.actions <= low) | (episodes.actions >= high)).mean(0)

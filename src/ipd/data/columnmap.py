@@ -21,13 +21,13 @@ PREFIXES = {
         *("next_state.", "next_state_", "next_s_"),
     ),
 }
-"""The first prefix that some column has is the one that counts."""
+"""Several columns, one a dimension."""
 WHOLE = {
     "observations": ("observation", "observations", "obs", "state"),
     "actions": ("action", "actions", "act"),
     "next_observations": ("next_observation", "next_observations", "next_obs", "next_state"),
 }
-"""Names of columns that hold a list a row."""
+"""Names of columns that are all there is of a key: a list a row, or one number."""
 SINGLE = {
     "reward": ("reward", "rewards", "r", "next.reward"),
     "terminated": ("terminated", "terminal", "terminals", "terminations", "done", "next.terminated"),
@@ -119,11 +119,11 @@ def infer(present: Sequence[str], source: str) -> tuple[ColumnMap, tuple[list[st
     """The map that the names of the columns suggest, and the names of the dimensions.
 
     A dimension's name is its column's without the prefix; none where they only count from 0. Raises
-    DataError where observations, actions or reward cannot be told.
+    DataError where observations, actions or reward cannot be told, or may be either of two things.
     """
     lists, names = {}, {}
     for key in LISTS:
-        lists[key], names[key] = _several(key, present)
+        lists[key], names[key] = _several(key, present, source)
     single = {key: next((name for name in known if name in present), None) for key, known in SINGLE.items()}
     needed = {"observations": lists["observations"], "actions": lists["actions"], "reward": single["reward"]}
     for key, found in needed.items():
@@ -140,13 +140,25 @@ def infer(present: Sequence[str], source: str) -> tuple[ColumnMap, tuple[list[st
     return columns, (plain[0], plain[1])
 
 
-def _several(key: str, present: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+def _several(key: str, present: Sequence[str], source: str) -> tuple[tuple[str, ...], list[str]]:
+    choices: list[tuple[tuple[str, ...], list[str]]] = [
+        ((name,), ["0"]) for name in WHOLE[key] if name in present
+    ]
     for prefix in PREFIXES[key]:
         found = tuple(name for name in present if name.startswith(prefix) and len(name) > len(prefix))
         if found:
-            return found, [name.removeprefix(prefix) for name in found]
-    whole = tuple(name for name in present if name in WHOLE[key])[:1]
-    return whole, ["0"] * len(whole)
+            choices.append((found, [name.removeprefix(prefix) for name in found]))
+    if len(choices) > 1:
+        said = " or ".join(shortened(found) for found, _ in choices)
+        cure = "say which in a map (--columns), or rename the columns that are something else"
+        raise DataError(f"may be {said}", file=source, key=key, cure=cure)
+    return choices[0] if choices else ((), [])
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The columns in a line, of many the first and the last."""
+    few = names if len(names) <= 6 else [*names[:4], "...", names[-1]]
+    return ", ".join(few) + (f" ({len(names)})" if len(names) > 6 else "")
 
 
 def _without_numbers(names: list[str]) -> list[str]:

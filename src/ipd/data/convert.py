@@ -55,6 +55,8 @@ def to_hdf5(episodes: Episodes, path: Path) -> None:
 
     with replacing(path) as partial, h5py.File(partial, "w") as file:
         attributes(episodes, file)
+        if _discontinuous(episodes) is not None:  # read without lengths, each such row would end an episode
+            file["lengths"] = episodes.lengths
         for key, field in HDF5.items():
             array = getattr(episodes, field)
             if array is None:
@@ -130,7 +132,11 @@ def to_minari(episodes: Episodes, path: Path) -> None:
     """
     import h5py
 
-    _require_continuous(episodes)
+    row = _discontinuous(episodes)
+    if row is not None:
+        message = "is not bit for bit the observation of the next step, and Minari keeps only that"
+        cure = "write a .hdf5 or .parquet file"
+        raise DataError(message, file=episodes.source, key="next_observations", row=row, cure=cure)
     with replacing(path) as partial:
         (partial / "data").mkdir(parents=True)
         with h5py.File(partial / "data" / MAIN, "w", track_order=True) as file:
@@ -181,7 +187,8 @@ def _metadata(episodes: Episodes, path: Path, size: int) -> dict[str, Any]:
     }
 
 
-def _require_continuous(episodes: Episodes) -> None:
+def _discontinuous(episodes: Episodes) -> int | None:
+    """The first row inside an episode whose next observation is not bit for bit the next row's."""
     inside = np.ones(episodes.num_steps, np.bool_)
     inside[episodes.starts[1:] - 1] = False
     for piece in pieces(episodes.num_steps - 1):
@@ -189,7 +196,5 @@ def _require_continuous(episodes: Episodes) -> None:
         wrong = (follows.view(np.uint32) != episodes.next_observations[:-1][piece].view(np.uint32)).any(1)
         rows = np.flatnonzero(wrong & inside[:-1][piece])
         if len(rows):
-            message = "is not bit for bit the observation of the next step, and Minari keeps only that"
-            row = piece.start + int(rows[0])
-            cure = "write a .hdf5 or .parquet file"
-            raise DataError(message, file=episodes.source, key="next_observations", row=row, cure=cure)
+            return piece.start + int(rows[0])
+    return None

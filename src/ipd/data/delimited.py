@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,9 @@ def _floats(text: list[str], name: str, start: int, dates: bool, source: str) ->
             try:
                 if not dates:
                     raise
-                found[number] = datetime.fromisoformat(word).timestamp()
+                moment = datetime.fromisoformat(word)
+                # Local time would jump with the zone's summer time, and differ from machine to machine.
+                found[number] = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
             except ValueError as error:
                 cure = "store numbers" + (" or ISO dates" if dates else ", or name another column")
                 if DECIMAL_COMMA.fullmatch(word):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ipd.data.assembly import Found, assemble, found_in
 from ipd.data.columns import BoolArray, FloatArray, IntArray, Storage, column, moments, pieces
 from ipd.data.errors import DataError as DataError
+from ipd.data.findings import Finding
 
 if TYPE_CHECKING:
     from ipd.types import Steps
@@ -50,6 +51,8 @@ class Episodes:
     stands in for it: of no consequence to values, wrong as a dynamics target. None: all stored."""
     remarks: tuple[str, ...] = ()
     """What the reader had to decide for want of marks in the file, one line each."""
+    doubts: tuple[Finding, ...] = ()
+    """What it decided against the file's own words, or holds for a mistake in it."""
     rounded: tuple[str, ...] = ()
     """Dimensions in which rounding to float32 is more than a hundredth of the range."""
     observation_names: tuple[str, ...] = ()
@@ -66,14 +69,12 @@ class Episodes:
         """Raises DataError unless shapes agree and every episode has at least one step."""
         rows = len(self.observations)
         for name in ("actions", "rewards", "next_observations", "terminated", "truncated"):
-            if len(getattr(self, name)) != rows:
-                raise DataError(
-                    f"{len(getattr(self, name))} rows, but {rows} observations", file=self.source, key=name
-                )
+            found = len(getattr(self, name))
+            if found != rows:
+                raise DataError(f"{found} rows, but {rows} observations", file=self.source, key=name)
         if len(self.starts) < 2 or rows == 0:
-            raise DataError(
-                "zero episodes", file=self.source, cure="give a file that holds at least one step"
-            )
+            cure = "give a file that holds at least one step"
+            raise DataError("zero episodes", file=self.source, cure=cure)
         if self.starts[0] != 0 or self.starts[-1] != rows or (np.diff(self.starts) < 1).any():
             raise DataError("starts do not cut the rows into episodes", file=self.source, key="starts")
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ipd.data.checks import Finding
 from ipd.data.episodes import DataError, Episodes
+from ipd.data.findings import Finding
 
 
 def require_sizes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from ipd.data.columnmap import ColumnMap, read_map, require_columns
 from ipd.data.columns import Storage
 from ipd.data.episodes import DataError, Episodes
+from ipd.data.findings import Finding
 from ipd.data.parquet import open_parquet
 from ipd.data.tables import Table, found_in
 
@@ -49,7 +51,9 @@ def read_lerobot(
         )
     names = tuple(_names(table, features, used) for used in (chosen.observations, chosen.actions))
     found = found_in(table, chosen, (names[0], names[1]), source, task, tuple(remarks))
-    return Episodes.from_found(found, storage)
+    episodes = Episodes.from_found(found, storage)
+    guessed = columns is None and chosen.terminated == "next.done" and chosen.truncated is None
+    return dataclasses.replace(episodes, doubts=(*episodes.doubts, *_done(episodes))) if guessed else episodes
 
 
 def _chosen(table: Table, features: Mapping[str, Any], source: str) -> tuple[ColumnMap, list[str]]:
@@ -78,12 +82,23 @@ def _chosen(table: Table, features: Mapping[str, Any], source: str) -> tuple[Col
         episode="episode_index",
         time=present("timestamp", "frame_index"),
     )
-    if chosen.terminated == "next.done" and chosen.truncated is None:
-        remarks.append(
-            "next.done was taken for the task's end; where it also marks ends of recording, name another "
-            "column under terminated in a map (--columns)"
-        )
     return chosen, remarks
+
+
+def _done(episodes: Episodes) -> list[Finding]:
+    """Where `next.done` was taken for the task's end, which LeRobot often writes at any end."""
+    ended = int(episodes.terminated[episodes.starts[1:] - 1].sum())
+    if not ended:
+        return []
+    which = (
+        "every episode" if ended == episodes.num_episodes else f"{ended} of {episodes.num_episodes} episodes"
+    )
+    message = f"taken for the task's end, in {which}: values do not look past it"
+    cure = (
+        "right if the task ended there; if only the recording did, give a map (--columns) that names another "
+        "column, or none, under terminated"
+    )
+    return [Finding("ends", "warning", "next.done", message, cure)]
 
 
 def _is_image(feature: Any) -> bool:

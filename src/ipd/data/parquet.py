@@ -17,6 +17,8 @@ from ipd.data.episodes import DataError, Episodes
 from ipd.data.tables import DoubleArray, Table, found_in
 
 INSTALL = "pip install 'ipd[data]'"
+SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""Ticks in it of a unit of time."""
 
 
 def pyarrow(source: str) -> Any:
@@ -125,12 +127,10 @@ def _numbers(
         values = arrow.compute.list_flatten(values)
     kind = values.type
     if arrow.types.is_temporal(kind) and not arrow.types.is_time(kind):
-        unit = (
-            arrow.duration("us")
-            if arrow.types.is_duration(kind)
-            else arrow.timestamp("us", tz=getattr(kind, "tz", None))
-        )
-        values = arrow.compute.divide(values.cast(unit).cast(arrow.int64()).cast(arrow.float64()), 1e6)
+        if arrow.types.is_date(kind):
+            values = values.cast(arrow.timestamp("ms"))
+        ticks = values.cast(arrow.int64()).cast(arrow.float64(), safe=False)  # in the column's own unit
+        values = arrow.compute.divide(ticks, SECOND[values.type.unit])
     elif arrow.types.is_boolean(kind):
         values = values.cast(arrow.int8())
     elif not (arrow.types.is_integer(kind) or arrow.types.is_floating(kind) or arrow.types.is_decimal(kind)):

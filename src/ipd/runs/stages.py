@@ -16,6 +16,7 @@ import jax
 
 from ipd.config import FORMAT, Config, trimmed
 from ipd.data.checks import check, facts
+from ipd.data.columnmap import shortened
 from ipd.data.columns import Storage
 from ipd.data.episodes import (
     Episodes,
@@ -102,6 +103,7 @@ def execute(
     with rundir.locked(folder), progress:
         for change in rundir.claim(folder, job, _manifest(job, overrides, episodes, spec)):
             progress.say(f"note: since this run began, {change}")
+        _say_columns(episodes, progress)
         told = facts(episodes) | _doubts(episodes, task, progress)
         files.write_json(folder / "stages" / "data" / "summary.json", told)
         run = Run(
@@ -128,16 +130,25 @@ def load_episodes(folder: Path, job: Job) -> Episodes:
     return load_data(job.data, job.task, Storage(existing, job.config.stream.above_steps), job.columns)
 
 
+def _say_columns(episodes: Episodes, progress: Progress) -> None:
+    """What the columns of a table were taken for: names that suggest something else show here."""
+    columns = {
+        name: [value] if isinstance(value, str) else value for name, value in (episodes.columns or {}).items()
+    }
+    if columns:
+        said = "; ".join(f"{name}: {shortened(value)}" for name, value in columns.items() if value)
+        progress.say(f"data: columns as {said}")
+
+
 def _doubts(episodes: Episodes, task: Task | None, progress: Progress) -> dict[str, Any]:
     """What `ipd data check` holds for a mistake, said and for the page; a set on disk is not read for it."""
-    found = []
     if episodes.disk is not None:
         progress.say("data: too many steps to be looked through here; `ipd data check` does it")
-    else:
-        found = [finding for finding in check(episodes) if finding.severity != "note"]
+    findings = [*(check(episodes) if episodes.disk is None else episodes.doubts)]
     word = recorded(episodes.source)
     if task is not None and word.task == task.id:
-        found += other_options(word.options, task.options, task.id)
+        findings += other_options(word.options, task.options, task.id)
+    found = [finding for finding in findings if finding.severity != "note"]
     for finding in found:
         progress.say(f"data: {finding.severity}, {finding.where}: {finding.message}; {finding.cure}")
     told = [{"what": f"{finding.where}: {finding.message}", "cure": finding.cure} for finding in found]
