@@ -143,7 +143,8 @@ def actors(
 
 def acting(run: Run, name: str, state: Any, seeds: slice = slice(None)) -> Controller:
     """A baseline of some seeds (rows of `run.seeds`), ready to act."""
-    return Controller(*actors(run, name, state, seeds), len(run.seeds[seeds]), run.normaliser)
+    reads = "reward" in ALGORITHMS[name].reads
+    return Controller(*actors(run, name, state, seeds), len(run.seeds[seeds]), run.normaliser, reads)
 
 
 def drivers(run: Run, values: Trained, state: Any) -> Driver:
@@ -170,7 +171,7 @@ def controller(
     blank = begin(run.config.policy.context_len, run.spec, target)
     stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), blank)
     how = partial(act, rerank=rerank, discount=None if prompt is None else run.config.value.discount)
-    return Controller(how, actors, stacked, count, run.normaliser)
+    return Controller(how, actors, stacked, count, run.normaliser, needs_reward=prompt is not None)
 
 
 def _rows(

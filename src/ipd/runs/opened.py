@@ -112,7 +112,8 @@ def load(folder: str | Path, seed: int | None = None) -> Controller:
     """The finished policy of a run, ready to act: `reset()`, then `act(observation)` step by step.
 
     `seed` is one of the run's seeds (default: the first). Observations and actions are in the
-    task's units, one vector or `(rows, obs)` after `reset(rows)`. Raises `InputError`.
+    task's units, one vector or `(rows, obs)` after `reset(rows)`. A policy with `needs_reward` counts down
+    the return it was asked for: `act(observation, reward of the step before)`. Raises `InputError`.
     """
     run, row = open_seed(Path(folder), seed)
     name = run.config.algo
