@@ -125,7 +125,7 @@ def test_a_policy_that_counts_its_return_down_refuses_to_go_on_without_rewards(d
     begin_again()
     with pytest.raises(ValueError, match=r"act\(observation, reward of the step before\)"):
         controller.act(rows)
-    np.testing.assert_array_equal(controller.act(rows, np.full(4, 3.0)), second)  # as if it had not been asked
+    np.testing.assert_array_equal(controller.act(rows, np.full(4, 3.0)), second)  # as if not asked
     begin_again()
     assert not np.array_equal(controller.act(rows, 0.0), second)
 

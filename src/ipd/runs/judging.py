@@ -56,7 +56,7 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
         run.stop("evaluate", fingerprint, went_wrong)
         wrong |= set(went_wrong)
         scores.add_rows(path, [row for row in rows if row.seed not in wrong])
-        return {}
+        return {"versions": task.versions}  # the manifest's are those of the day on which the run began
 
     return run.finish("evaluate", fingerprint, work)
 
@@ -220,7 +220,7 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
             error = truth.replay_error(task, recorded(run, states["random"]))
             seeds.append({"replay_error": error, "rows": rows})
         run.progress.end()
-        return {"seeds": plain(seeds)}
+        return {"seeds": plain(seeds), "versions": task.versions}
 
     return run.finish("audit", fingerprint, work)
 
