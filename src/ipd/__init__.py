@@ -6,7 +6,7 @@ From data to actions:
     ipd.train("bundled:hopper-medium-replay", "runs/hopper", env="Hopper-v4", config="demo")
     policy = ipd.load("runs/hopper")
     policy.reset()
-    action = policy.act(observation)
+    action = policy.act(observation)  # where `policy.needs_reward`: act(observation, reward)
 
 `load_world` and `load_values` give stages alone, `Episodes.from_arrays` takes data from memory. What is wrong
 with data is a `DataError`, with anything else that was asked for an `InputError`.

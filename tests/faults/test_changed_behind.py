@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from ipd.cli import main
+from ipd.evaluation import tasks
 from ipd.report import read
 from ipd.runs import files, learning, rundir
 from ipd.runs.errors import InputError, RunFailed
@@ -144,3 +146,23 @@ def test_a_page_is_written_over_pages_only(
     words = ["augment", "--data", str(small), "--out", str(copy), "--to", str(copy / "new" / "more.hdf5")]
     assert main(words) == 2
     assert "lies in the run's folder" in capsys.readouterr().err
+
+
+def test_a_later_trial_tells_its_own_simulator(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(stage: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads((copy / "stages" / stage / "summary.json").read_text())["versions"]
+        return found
+
+    was = json.loads((copy / "manifest.json").read_text())["versions"]
+    assert told("evaluate") == told("audit") == {name: was[name] for name in ("gymnasium", "mujoco")}
+    now, every = {"gymnasium": was["gymnasium"], "mujoco": "99.1"}, rundir.versions
+    monkeypatch.setattr(tasks, "_versions", lambda robotics: now)
+    monkeypatch.setattr(rundir, "versions", lambda: every() | now)
+    assert main(["evaluate", str(copy), "--episodes", "1"]) == 0
+    assert capsys.readouterr().err.count("note: since") == 1
+    assert told("evaluate") == now and told("audit")["mujoco"] == was["mujoco"]
+    said = (copy / "report.html").read_text()
+    assert said.count("<dd>99.1</dd>") == 1 and said.count(f"<dd>{was['mujoco']}</dd>") == 1  # the audit's
+    assert json.loads((copy / "manifest.json").read_text())["versions"] == was

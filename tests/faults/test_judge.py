@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import ipd
 from ipd.cli import main
 from ipd.runs.checkpoint import CheckpointStore
 from ipd.runs.rundir import read_job, write_job
@@ -85,6 +86,7 @@ def test_a_baseline_is_judged_alone_and_with_the_model_of_another_run(
     options = ["--env", "Hopper-v4", "--preset", "tiny", "--dt.steps", "12", "--evaluate.snapshots", "1"]
     options += ["--seeds", "3"]  # more than the other run has
     assert main(["train", "--data", str(small), "--algo", "dt", "--out", str(run), *options]) == 0
+    assert ipd.load(run).needs_reward and not ipd.load(finished).needs_reward
     assert main(["judge", str(run), *QUICK]) == 0
     alone = json.loads(judged.read_text())
     assert list(alone["policies"]) == ["behaviour", "dt"] and "model" not in alone["policies"]["dt"]

@@ -46,7 +46,7 @@ def controller_of(drivers: Driver, target: float = 0.0, **how: Any) -> Controlle
     seeds = len(drivers.prompt_scale)
     blank = begin(CONFIG.context_len, SPEC, target)
     stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (seeds, *leaf.shape)), blank)
-    return Controller(partial(act, **how), drivers, stacked, seeds, NORMALISER)
+    return Controller(partial(act, **how), drivers, stacked, seeds, NORMALISER, "discount" in how)
 
 
 @jax.jit
@@ -109,6 +109,25 @@ def test_a_fixed_target_return_replaces_the_value_and_is_used_up_by_rewards(driv
         steps = np.array([-1, 0, 1, 2])
         expected = from_window(driver, *map(jnp.asarray, (normal[at], past, steps, prompts)))
         np.testing.assert_allclose(actions[2], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_policy_that_counts_its_return_down_refuses_to_go_on_without_rewards(drivers: Driver) -> None:
+    controller = controller_of(drivers, 5.0, discount=0.9)
+    assert controller.needs_reward and not controller_of(drivers).needs_reward
+    rows = np.ones((4, 5), np.float32)
+
+    def begin_again() -> np.ndarray:
+        controller.reset(4)
+        return controller.act(rows)  # nothing was earned before
+
+    begin_again()
+    second = controller.act(rows, 3.0)
+    begin_again()
+    with pytest.raises(ValueError, match=r"act\(observation, reward of the step before\)"):
+        controller.act(rows)
+    np.testing.assert_array_equal(controller.act(rows, np.full(4, 3.0)), second)  # as if not asked
+    begin_again()
+    assert not np.array_equal(controller.act(rows, 0.0), second)
 
 
 def test_rows_must_be_shared_evenly(drivers: Driver) -> None:

@@ -16,7 +16,7 @@ from ipd.config import sections
 from ipd.data.episodes import Episodes
 from ipd.data.findings import Finding
 from ipd.data.probes import linear_quadratic
-from ipd.presets import preset
+from ipd.presets import preset, with_task
 from ipd.report import headline, read
 from ipd.runs import alarms, dashboards, stages
 from ipd.runs.alarms import Alarm
@@ -62,6 +62,7 @@ def rings(stage: str, last: dict[str, float], entry: dict[str, Any], small_steps
             "kappa rejects nearly",
             "threshold-quantile",
         ),
+        ("value", {"value_loss": 1.0, "huber_delta": 0.01}, {}, "weights are all alike", "--value.inverse-"),
         ("policy", {"action_error": 9.0}, {}, "has left the data's actions", "--policy.q-weight"),
     ],
 )
@@ -78,9 +79,25 @@ def test_alarm_rings_with_a_cure(
 
 def test_alarms_are_silent_where_all_is_well(small_steps: Steps) -> None:
     fine = {"q_mean": 0.9 * REACH, "q_policy": -0.9 * REACH, "log_variance": -4.0, "action_error": 0.01}
+    fine |= {"value_loss": 1e-9, "huber_delta": 0.2}  # a threshold tells more than a loss
     entry = {"member_error": [0.1, 0.2, 0.11], "accepted_first": 0.9, "selected": 9}
     assert rings("value", fine, entry, small_steps) == []
     assert rings("augment", {}, {"accepted_first": 0.0, "selected": 0}, small_steps) == []
+
+
+@pytest.mark.parametrize(("algo", "told"), [("ipd", "huber_delta"), ("iql", "value_loss")])
+def test_rewards_in_tiny_units_ring_an_alarm(algo: Any, told: str, small_steps: Steps) -> None:
+    config, rewards = with_task("tiny", None, algo=algo), np.asarray(small_steps.rewards)
+    assert (config.value.huber_quantile < 1) == (algo == "ipd")  # what tells the size of the advantages
+
+    def alarms_at(unit: float) -> list[Alarm]:
+        last = {"value_loss": 1e6, "huber_delta": 1e6, told: 0.1 * unit**2 if algo == "iql" else 0.5 * unit}
+        steps = small_steps._replace(rewards=unit * rewards)  # type: ignore[arg-type]
+        return alarms.of("value", config, (4,), {4: last}, {}, lambda: steps)
+
+    assert alarms_at(1.0) == alarms_at(1000.0) == []
+    (alarm,) = alarms_at(0.001)
+    assert "weights are all alike" in alarm.what and "multiplying the rewards" in alarm.cure
 
 
 def test_alarms_are_noted_once_and_shown(synthetic_run: Path) -> None:

@@ -138,7 +138,8 @@ class Controller:
     ``act(actor, memory, observation, reward, key) -> (action, memory)`` is written for one row in
     learner's units. ``actors`` and ``blank``, the memory before an episode, are stacked over seeds on
     the first axis. With S seeds, row i belongs to seed ``i // (rows / S)``. One row of one seed also
-    takes and returns plain vectors.
+    takes and returns plain vectors. ``needs_reward`` tells policies that count down the return they
+    were asked for.
     """
 
     def __init__(
@@ -148,8 +149,9 @@ class Controller:
         blank: Any,
         seeds: int,
         normaliser: Normaliser,
+        needs_reward: bool = False,
     ):
-        self._normaliser, self._seeds = normaliser, seeds
+        self._normaliser, self._seeds, self.needs_reward = normaliser, seeds, needs_reward
         with jax.enable_x64(True):
             self._actors, self._blank = widened((actors, blank))
 
@@ -181,13 +183,16 @@ class Controller:
         self._time = 0
 
     def act(
-        self, observations: Float[np.ndarray, "*rows obs"], rewards: Any = 0.0
+        self, observations: Float[np.ndarray, "*rows obs"], rewards: Any = None
     ) -> Float[np.ndarray, "*rows act"]:
         """Actions for observations and the rewards of the step before, all in the task's units.
 
-        Rewards may be left out where the policy follows no target return; IPD's follows none. Raises
-        ``ValueError`` where the shape is not that of the rows that began.
+        Rewards, one number or one a row, are read where ``needs_reward``, and may be left out only at the
+        first step after ``reset``, when all rows begin. IPD's policy reads none. Raises ``ValueError`` where
+        they are missing, or the shape is not that of the rows that began.
         """
+        if rewards is None and self.needs_reward and self._time:  # 0 would ask for the whole return for ever
+            raise ValueError("the policy counts its return down: act(observation, reward of the step before)")
         raw, size = np.asarray(observations, np.float32), len(self._normaliser.observation_mean)
         rows = self._shape[0] * self._shape[1]
         if raw.shape[-1:] != (size,) or raw.size != rows * size:
@@ -196,7 +201,8 @@ class Controller:
             raise ValueError(message)
         by = self._normaliser
         normal = (raw.astype(np.float64) - by.observation_mean) / by.observation_std
-        each = np.broadcast_to(np.asarray(rewards, np.float32), raw.shape[:-1]).reshape(self._shape)
+        earned = np.asarray(0 if rewards is None else rewards, np.float32)
+        each = np.broadcast_to(earned, raw.shape[:-1]).reshape(self._shape)
         scaled = each.astype(np.float64) * by.reward_scale
         told = normal.reshape(*self._shape, -1), scaled, np.int32(self._time)
         with jax.enable_x64(True):

@@ -327,6 +327,12 @@ def name_of(algo: str, label: str = "") -> str:
     return METHODS.get(algo, algo) + (f", {label}" if label else "")
 
 
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def common_folder(runs: Sequence[Path]) -> Path:
     """The deepest folder that holds all the runs, or the only one itself."""
     return Path(os.path.commonpath([run.absolute() for run in runs]))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ipd.report import compare, compare_ablations, compare_figures, compare_tables, page
+from ipd.report import compare, compare_ablations, compare_figures, compare_tables, compare_versions, page
 from ipd.report.compare import ENOUGH_SEEDS, Comparison, Standing
 from ipd.report.compare_read import Dataset
 from ipd.report.compare_tables import MOMENTS, bounds, digits, estimate
@@ -110,6 +110,7 @@ def checks(comparison: Comparison) -> list[tuple[str, str]]:
         more = f" and {len(holes) - MOST_SAID} more" if len(holes) > MOST_SAID else ""
         items.append(("open", f"not run: {', '.join(holes[:MOST_SAID])}{more}"))
     items += [("no", text) for text in compare_tables.mixed(comparison)]
+    items += [("no", text) for text in compare_versions.differing(comparison)]
     items += [("open", text) for text in compare_tables.unranked(comparison)]
     if comparison.left_out:
         counts = Counter(left.what for left in comparison.left_out)

@@ -88,6 +88,8 @@ class Entry(NamedTuple):
     """Moments of training among which the best was chosen."""
     prompts: dict[str, Samples]
     """``ipd`` and its ``ipd@P``, a fixed target return in place of V; {} where there is none."""
+    simulator: dict[str, str]
+    """Package -> version that its policies were tried in; {} for an older run, which does not tell."""
 
 
 class LeftOut(NamedTuple):
@@ -240,6 +242,7 @@ def read_run(run: Path, name: str) -> Entry:
         prompts={policy: judged_last(rows, policy, config["seeds"]) for policy in ("ipd", *policies)}
         if policies and algo == "ipd"
         else {},
+        simulator=read.simulator(run, manifest),
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ipd.report import compare, published, tables
+from ipd.report import compare, compare_versions, published, tables
 from ipd.report.compare import Cell, Comparison, Score
 from ipd.report.published import Printed
 from ipd.report.read import Number
@@ -181,7 +181,7 @@ def notes(comparison: Comparison) -> list[str]:
     found = [LEGEND]
     if not all(dataset.official for dataset in comparison.datasets):
         found.append(REGENERATED)
-    return found + mixed(comparison) + unranked(comparison)
+    return found + mixed(comparison) + compare_versions.differing(comparison) + unranked(comparison)
 
 
 def mixed(comparison: Comparison) -> list[str]:
@@ -190,13 +190,8 @@ def mixed(comparison: Comparison) -> list[str]:
     if len(found) < 2:
         return []
     (usual, runs), *others = found
-    more = "; ".join(f"{preset}: {_listed(where)}" for preset, where in others)
+    more = "; ".join(f"{preset}: {compare.listed(where)}" for preset, where in others)
     return [f"Presets are mixed, so budgets differ: {more}; {usual}: the other {len(runs)}."]
-
-
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def unranked(comparison: Comparison) -> list[str]:
@@ -228,7 +223,7 @@ def terminal(comparison: Comparison) -> str:
         parts.append(tables.aligned(("method", "sets", "IQM", "probability that IPD is better"), found))
     said = [f"{DAGGER} {text}" for text in doubts(comparison)]
     said += [f"left out: {left.name}: {left.reason}" for left in comparison.left_out]
-    said += mixed(comparison) + unranked(comparison)
+    said += mixed(comparison) + compare_versions.differing(comparison) + unranked(comparison)
     parts += ["\n".join(said)] if said else []
     if not all(dataset.official for dataset in comparison.datasets):
         parts.append(REGENERATED)

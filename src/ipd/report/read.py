@@ -23,7 +23,10 @@ Number = float | int
 Series = dict[int, tuple[Floats, Floats]]
 """One metric: seed to (updates done, value at that time)."""
 
-STAGES = ("data", "value", "world", "augment", "view", "cloning", "refit", "policy", "audit", "judge")
+STAGES = ("data", "value", "world", "augment", "view", "cloning", "refit", "policy", "evaluate", "audit",
+          "judge")  # fmt: skip
+SIMULATOR = ("gymnasium", "gymnasium-robotics", "mujoco")
+"""Packages with which returns change."""
 
 
 class ReportError(ValueError):
@@ -150,6 +153,18 @@ def read_manifest(run: Path) -> dict[str, Any]:
     if format_problem(manifest):
         raise ReportError(f"{run / 'manifest.json'}: {format_problem(manifest)}")
     return manifest
+
+
+def simulator(run: Path, manifest: dict[str, Any]) -> dict[str, str]:
+    """Package -> version of what the policies were tried in.
+
+    The evaluation tells, which may be of a later day than the manifest; a run older than that has the
+    manifest's; {} where neither tells.
+    """
+    told = _summary(run / "stages" / "evaluate").get("versions", manifest.get("versions", {}))
+    if not isinstance(told, dict):
+        raise ReportError(f"{run}: versions in manifest.json or of the evaluation are no object")
+    return {name: str(told[name]) for name in SIMULATOR if name in told}
 
 
 def _algo(config: str) -> str:

@@ -178,13 +178,22 @@ def about(run: Run) -> Section:
     """Data, versions and settings: what to quote, and how to make it again."""
     data = {k: v for k, v in run.summaries.get("data", {}).items() if k not in ("returns", "lengths")}
     body = facts("Data", data) if data else missing("a description of the data", TRAIN)
-    body += facts("Manifest", run.manifest) if run.manifest else missing("the manifest", TRAIN)
+    body += facts("Manifest", manifest_of(run)) if run.manifest else missing("the manifest", TRAIN)
+    for stage in ("evaluate", "audit"):
+        told = run.summaries.get(stage, {}).get("versions")
+        body += facts(f"Simulator, stage {stage}", told) if told else ""
     if run.config:
         text = f'<pre tabindex="0">{escape(run.config)}</pre>'
         body += f"<details open><summary>config.yaml</summary>{text}</details>"
     else:
         body += missing("config.yaml", TRAIN)
     return Section("run", "The run", "What went in: data, versions, settings.", body)
+
+
+def manifest_of(run: Run) -> dict[str, Any]:
+    """The manifest, less the versions that the evaluation tells of itself: they may be later ones."""
+    told, versions = run.summaries.get("evaluate", {}).get("versions", {}), run.manifest.get("versions", {})
+    return run.manifest | {"versions": {k: v for k, v in versions.items() if k not in told}}
 
 
 def facts(title: str, values: dict[str, Any]) -> str:

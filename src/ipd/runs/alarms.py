@@ -18,6 +18,8 @@ FEW_ACCEPTED = 0.05
 """Share of chosen states, below which kappa rejects nearly everything."""
 DEAD = 3.0
 """A member whose held-out error is this many times the median member's has learned less than it should."""
+ALIKE = 0.05
+"""Where the exponents of the policy's weights go no further than this from 0, all weights are near 1."""
 
 
 class Alarm(NamedTuple):
@@ -57,6 +59,16 @@ def _of_metrics(
                 f"Q has blown up: {largest:.3g} on average, where no policy can reach more than {reach:.3g}",
                 f"a smaller {_rate(config, stage)}",
             )
+    if {"value_loss", "huber_delta"} <= last.keys():
+        spread, more = _exponents(config, last), "a higher --value.inverse-temperature"
+        if spread < ALIKE and np.ptp(np.asarray(steps().rewards)) > 0:  # equal ones say nothing in any unit
+            largest = float(np.abs(np.asarray(steps().rewards)).max())
+            yield Alarm(
+                seed,
+                f"the policy's weights are all alike, for the advantages are too small: the exponents are "
+                f"within {spread:.2g} of 0; the largest reward is {largest:.2g}",
+                more if largest >= 1 else f"multiplying the rewards in the data until that is 1, or {more}",
+            )
     if "log_variance" in last:
         low, high = config.world.log_variance_bounds
         room = NEAR_BOUND * (high - low)
@@ -86,6 +98,16 @@ def _of_metrics(
                 + ", or " * (stage == "policy")
                 + f"more --{stage}.steps if it still falls",
             )
+
+
+def _exponents(config: Config, last: Mapping[str, float]) -> float:
+    """How far from 0 the exponents of Eq. 5's weights are at most: nearly all, or by their mean square."""
+    value = config.value
+    if value.huber_quantile < 1:
+        size = last["huber_delta"]
+    else:  # the loss is half the square, weighted with no less than this
+        size = np.sqrt(2 * last["value_loss"] / min(value.expectile, 1 - value.expectile))
+    return float(value.inverse_temperature * size)
 
 
 def _rate(config: Config, stage: str) -> str:

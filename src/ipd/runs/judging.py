@@ -56,7 +56,7 @@ def evaluate(run: Run, task: Task, contenders: list[Contender], inputs: tuple[st
         run.stop("evaluate", fingerprint, went_wrong)
         wrong |= set(went_wrong)
         scores.add_rows(path, [row for row in rows if row.seed not in wrong])
-        return {}
+        return {"versions": task.versions}  # the manifest's are those of the day on which the run began
 
     return run.finish("evaluate", fingerprint, work)
 
@@ -143,7 +143,8 @@ def actors(
 
 def acting(run: Run, name: str, state: Any, seeds: slice = slice(None)) -> Controller:
     """A baseline of some seeds (rows of `run.seeds`), ready to act."""
-    return Controller(*actors(run, name, state, seeds), len(run.seeds[seeds]), run.normaliser)
+    reads = "reward" in ALGORITHMS[name].reads
+    return Controller(*actors(run, name, state, seeds), len(run.seeds[seeds]), run.normaliser, reads)
 
 
 def drivers(run: Run, values: Trained, state: Any) -> Driver:
@@ -170,7 +171,7 @@ def controller(
     blank = begin(run.config.policy.context_len, run.spec, target)
     stacked = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), blank)
     how = partial(act, rerank=rerank, discount=None if prompt is None else run.config.value.discount)
-    return Controller(how, actors, stacked, count, run.normaliser)
+    return Controller(how, actors, stacked, count, run.normaliser, needs_reward=prompt is not None)
 
 
 def _rows(
@@ -219,7 +220,7 @@ def audit(run: Run, task: Task, values: Trained, world: Trained, split: Split, a
             error = truth.replay_error(task, recorded(run, states["random"]))
             seeds.append({"replay_error": error, "rows": rows})
         run.progress.end()
-        return {"seeds": plain(seeds)}
+        return {"seeds": plain(seeds), "versions": task.versions}
 
     return run.finish("audit", fingerprint, work)
 

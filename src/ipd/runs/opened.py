@@ -78,6 +78,7 @@ def evaluate(folder: Path, episodes: int | None = None) -> Path:
         config = dataclasses.replace(run.config, evaluate=evaluation)
         run = dataclasses.replace(run, job=dataclasses.replace(run.job, config=config))
     with rundir.locked(folder), run.progress, trials.Early(run) as early:
+        _note_versions(run)
         rundir.write_job(folder, run.job)
         name = run.config.algo
         if name == "ipd":
@@ -95,11 +96,21 @@ def audit(folder: Path) -> Path:
     if "augment" not in stages_of(run.config):
         raise InputError(f"{folder}: the run imagined nothing; audit one that did")
     with rundir.locked(folder), run.progress:
+        _note_versions(run)
         values = learning.value(run)
         world, split = modelling.world(run)
         augmented = imagination.augment(run, values, world, split)
         judging.audit(run, require_task(run), values, world, split, augmented)
         return page.write(folder)
+
+
+def _note_versions(run: Run) -> None:
+    """Says which packages are others than when the run began, if it tells: returns change with them."""
+    path = run.folder / "manifest.json"
+    with files.understood(path):
+        was = dict(files.read_object(path).get("versions", {}))
+    for change in rundir.changed_versions(was, rundir.versions()) if was else []:
+        run.progress.say(f"note: since this run began, {change}")
 
 
 def guide_of(run: Run, values: Trained) -> Trained:
@@ -116,7 +127,8 @@ def load(folder: str | Path, seed: int | None = None) -> Controller:
     """The finished policy of a run, ready to act: `reset()`, then `act(observation)` step by step.
 
     `seed` is one of the run's seeds (default: the first). Observations and actions are in the
-    task's units, one vector or `(rows, obs)` after `reset(rows)`. Raises `InputError`.
+    task's units, one vector or `(rows, obs)` after `reset(rows)`. A policy with `needs_reward` counts down
+    the return it was asked for: `act(observation, reward of the step before)`. Raises `InputError`.
     """
     run, row = open_seed(Path(folder), seed)
     name = run.config.algo

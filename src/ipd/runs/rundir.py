@@ -215,8 +215,12 @@ def claim(folder: Path, job: Job, manifest: dict[str, Any]) -> list[str]:
         )
     if before.config.evaluate != job.config.evaluate:  # `ipd evaluate` tried other numbers
         write_job(folder, job)
-    now = manifest["versions"]
-    return [f"{name} was {was.get(name)}, is {now.get(name)}" for name in now if was.get(name) != now[name]]
+    return changed_versions(was, manifest["versions"])
+
+
+def changed_versions(was: dict[str, Any], now: dict[str, str]) -> list[str]:
+    """The packages whose versions changed since a run began, one line each."""
+    return [f"{name} was {was.get(name)}, is {now[name]}" for name in now if was.get(name) != now[name]]
 
 
 def last_good(folder: Path) -> str:
