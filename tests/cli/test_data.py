@@ -199,3 +199,15 @@ def test_a_large_set_is_read_by_way_of_the_disk_and_judged_the_same(
     assert data.check(path) == data.describe(path) == 0
     assert capsys.readouterr().out == told
     assert made and all(disk is not None for disk in made)
+
+
+@pytest.mark.parametrize("command", ["check", "describe", "convert"])
+def test_what_a_reader_doubts_is_always_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    path = tmp_path / "log.csv"
+    rows = [f"{row},0.{row},{row},{int(row % 5 > 2)},{row // 5}" for row in range(10)]
+    path.write_text("\n".join(["obs_x,act_u,reward,terminated,episode", *rows]))
+    more = [str(tmp_path / "log.hdf5")] if command == "convert" else []
+    assert getattr(data, command)(str(path), *more) == 0
+    assert "warning: terminated, row 4: 2 rows behind" in capsys.readouterr().out

@@ -52,8 +52,7 @@ def describe(source: str, task: str | None = None, columns: str | None = None) -
 
     facts = facts_of(episodes)
     _print_headline(console, episodes)
-    for remark in episodes.remarks:
-        console.print(f"note: {remark}", style=STYLES["note"], markup=False, highlight=False)
+    _print_remarks(console, episodes)
     rows = [("return", facts["return"]), ("length", summary(episodes.lengths))]
     _print_table(console, "", rows, [episodes.returns, episodes.lengths])
     console.print(
@@ -95,8 +94,7 @@ def convert(source: str, target: str, task: str | None = None, columns: str | No
         return 1
     console = _console()
     _print_headline(console, episodes)
-    for remark in episodes.remarks:
-        console.print(f"note: {remark}", style=STYLES["note"], markup=False, highlight=False)
+    _print_remarks(console, episodes)
     console.print(f"written to {path}, digest {episodes.digest}", markup=False, highlight=False)
     return 0
 
@@ -158,6 +156,14 @@ def _print_headline(console: Console, episodes: Episodes) -> None:
         text = ", ".join(value) if isinstance(value, list) else value
         if text:
             console.print(f"  {name}: {text}", style="dim", markup=False, highlight=False)
+
+
+def _print_remarks(console: Console, episodes: Episodes) -> None:
+    """What the reader had to decide."""
+    for doubt in episodes.doubts:
+        _print_finding(console, doubt)
+    for remark in episodes.remarks:
+        console.print(f"note: {remark}", style=STYLES["note"], markup=False, highlight=False)
 
 
 def _print_finding(console: Console, finding: Finding) -> None:
