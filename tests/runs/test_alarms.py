@@ -117,7 +117,7 @@ def test_alarms_are_noted_once_and_shown(synthetic_run: Path) -> None:
     summary.write_text(
         json.dumps({"warnings": [{"seed": 1, "what": "Q has blown up", "cure": "less of it"}]})
     )
-    told = stages._doubts(doubtful(), Progress(quiet=True))
+    told = stages._doubts(doubtful(), None, Progress(quiet=True))
     data = synthetic_run / "stages" / "data" / "summary.json"
     data.write_text(json.dumps(json.loads(data.read_text()) | told))
     (summary.parent / "failed.json").write_text(json.dumps({"seeds": {"2": "tensor w is not finite"}}))
@@ -144,15 +144,15 @@ def doubtful() -> Episodes:
 
 def test_what_the_data_check_finds_is_told_when_a_run_begins(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress()
-    assert stages._doubts(linear_quadratic(20, 20, 0), progress) == {}
+    assert stages._doubts(linear_quadratic(20, 20, 0), None, progress) == {}
     assert not capsys.readouterr().err
-    (told,) = stages._doubts(doubtful(), progress)["warnings"]
+    (told,) = stages._doubts(doubtful(), None, progress)["warnings"]
     assert told["what"].startswith("observations, row 2") and told["cure"]
     said = capsys.readouterr().err
     assert said == f"data: warning, {told['what']}; {told['cure']}\n"
     doubt = Finding("ends", "warning", "terminals, row 4", "the flag stays up", "mark one")
     large = dataclasses.replace(doubtful(), doubts=(doubt,), disk=Path())  # not looked through
-    (told,) = stages._doubts(large, progress)["warnings"]
+    (told,) = stages._doubts(large, None, progress)["warnings"]
     assert told == {"what": "terminals, row 4: the flag stays up", "cure": "mark one"}
 
 
