@@ -19,7 +19,7 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The long form of the tests that stop runs and break files, and the table of what it counted; about an hour.
+# The long form of the tests that stop runs and break files, and the table of what it counted; over an hour.
 faults: .venv/test.stamp
 	IPD_FAULTS=long $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 	    -o junit_family=xunit1 --junitxml=.pytest_cache/faults.xml tests/faults tests/formats \
