@@ -257,6 +257,14 @@ def test_the_task_of_minari_is_told_with_its_options(tmp_path: Path, arrays: Arr
     assert recorded(str(folder)) == recorded("minari:../x") == recorded("") == (None, {})
 
 
+def test_a_damaged_word_of_minari_spoils_no_steps(tmp_path: Path, arrays: Arrays) -> None:
+    folder = minari(tmp_path, arrays)
+    path = folder / "data" / "metadata.json"
+    for spec in ([], {"id": "Probe-v0", "kwargs": 7}, {"id": "Probe-v0", "additional_wrappers": [{}]}):
+        path.write_text(json.dumps({"data_format": "hdf5", "env_spec": json.dumps(spec)}))
+        assert load(str(folder)).num_episodes == 3 and recorded(str(folder)) == (None, {})
+
+
 def test_a_set_names_no_module_to_import(tmp_path: Path, arrays: Arrays, write: Write) -> None:
     source = write(arrays)
     with h5py.File(source, "a") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -71,15 +72,15 @@ def test_times_without_a_zone_are_the_same_on_every_machine(tmp_path: Path, berl
     assert times[0] == first.replace(tzinfo=UTC).timestamp() - (7200 if "+" in zone else 0)
 
 
-@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns", "D"])
-@pytest.mark.parametrize("kind", ["datetime64", "timedelta64"])
+@pytest.mark.parametrize(
+    ("kind", "unit"),
+    [*itertools.product(["datetime64", "timedelta64"], ["s", "ms", "us", "ns"]), ("datetime64", "D")],
+)
 def test_parquet_keeps_times_of_every_unit(tmp_path: Path, kind: str, unit: str) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
     ticks = 1_700_000_000_050_000_123 if unit == "ns" else 1_700
-    if unit == "D" and kind == "timedelta64":
-        pytest.skip("arrow has no such type")
     times = (ticks + 20_001 * np.arange(5)).astype(f"{kind}[{unit}]")
     table = {"obs_x": np.arange(5.0), "act_u": np.zeros(5), "reward": np.ones(5), "terminated": np.zeros(5)}
     pq.write_table(pa.table({**table, "time": pa.array(times)}), tmp_path / "log.parquet", version="2.6")

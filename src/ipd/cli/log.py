@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
             time.sleep(2.0)
     if not (run / "config.yaml").exists():
         raise InputError(f"{options.run}: not a run directory (no config.yaml); --follow waits for one")
-    read.load(run)  # refuses what a page would refuse
+    read.begin(run)
     writer = dashboards.WRITERS[options.to](run, options.out or run.parent)
     count, seeds = dashboards.copy(run, writer, options.follow)
     say(f"{count} records of {seeds} seeds: {writer.folder}")

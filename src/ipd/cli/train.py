@@ -59,13 +59,15 @@ def main(argv: list[str]) -> int:
     algo = value_of(argv, "algo") or "ipd"
     if algo not in get_args(Algo):
         raise InputError(f"--algo {algo}: unknown; there are: {', '.join(get_args(Algo))}")
-    from ipd.data.sources import recorded
+    data, env = value_of(argv, "data") or "", value_of(argv, "env")
+    if data and not env:
+        from ipd.data.sources import recorded
 
-    data = value_of(argv, "data") or ""
+        env = recorded(data).task
     try:
         config = with_task(
             value_of(argv, "preset") or "default",
-            value_of(argv, "env") or recorded(data).task,
+            env,
             data,
             cast(Algo, algo),
         )

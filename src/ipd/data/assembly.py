@@ -231,11 +231,9 @@ def assemble(found: Found, storage: Storage | None = None) -> dict[str, Any]:
     terminated, timeouts = (_flags(found, key, rows) for key in ("terminals", "timeouts"))
     lengths = _lengths(found, rows) if "lengths" in entries else None
     following = values.get("next_observations")
-    ends, latched, marked, *said = find_ends(
-        terminated, timeouts, lengths, observations, following, found.keys
-    )
-    remarks = [*found.remarks, *said[0]]
-    if marked and not {"timeouts", "lengths", "next_observations"} & set(entries):
+    cut = find_ends(terminated, timeouts, lengths, observations, following, found.keys)
+    ends, latched, remarks = cut.ends, cut.latched, [*found.remarks, *cut.remarks]
+    if cut.marked and not {"timeouts", "lengths", "next_observations"} & set(entries):
         remarks.append("neither timeouts nor next_observations: only terminals tell where episodes end")
 
     if times is not None:
@@ -296,7 +294,7 @@ def assemble(found: Found, storage: Storage | None = None) -> dict[str, Any]:
         "task": found.task,
         "unlogged_next": None if unlogged is None else unlogged[keep],
         "remarks": tuple(remarks),
-        "doubts": said[1],
+        "doubts": cut.doubts,
         "rounded": tuple(
             key if key == "rewards" else f"{key}, {found.dimension(key, at)}"
             for key, each in rounding.items()

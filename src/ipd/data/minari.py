@@ -88,7 +88,7 @@ def read_minari(folder: Path, source: str, task: str | None, storage: Storage | 
         names = [about.get(f"{key[:-1]}_names") or _names(leaves[key]) for key in ("observations", "actions")]
         keys = {"terminals": "terminations", "timeouts": "truncations"}
         stored = (data / MAIN).stat().st_size
-        found = Found(entries, source, task or recorded(data)[0], stored, names[0], names[1], keys)
+        found = Found(entries, source, task or _word(about)[0], stored, names[0], names[1], keys)
         return Episodes.from_found(found, storage)
 
 
@@ -97,18 +97,21 @@ def recorded(folder: Path) -> tuple[str | None, dict[str, Any]]:
 
     Options are those of ``gymnasium.make``, the steps of an episode and the wrappers among them.
     """
-    about = _about(_data(folder) or folder)
+    return _word(_about(_data(folder) or folder))
+
+
+def _word(about: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
     try:
         spec = json.loads(about["env_spec"])
         options, id = dict(spec.get("kwargs") or {}), str(spec["id"])
-    except (KeyError, TypeError, ValueError):
+        wrappers = [str(each["name"]) for each in spec.get("additional_wrappers") or ()]
+    except (LookupError, TypeError, ValueError, AttributeError):  # a damaged word spoils no steps
         return about.get("task"), {}
     if id == KITCHEN and "tasks_to_complete" in options:
         id = f"{KITCHEN}:{','.join(map(str, options['tasks_to_complete']))}"
     options.pop("render_mode", None)
     if spec.get("max_episode_steps"):
         options["max_episode_steps"] = spec["max_episode_steps"]
-    wrappers = [str(each["name"]) for each in spec.get("additional_wrappers") or ()]
     return id, options | ({"wrappers": wrappers} if wrappers else {})
 
 

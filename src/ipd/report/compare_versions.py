@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ipd.report import compare
 from ipd.report.compare import Comparison
@@ -11,16 +11,13 @@ from ipd.report.compare_read import Dataset, Entry
 
 def differing(comparison: Comparison) -> list[str]:
     """That runs on one data set were tried in several versions of a simulator, a sentence each."""
-    return [
-        _said(comparison, dataset, package)
-        for dataset in comparison.datasets
-        for package in sorted({package for entry in comparison.entries for package in entry.simulator})
-        if len(_versions(comparison, dataset, package)) > 1
-    ]
+    packages = sorted({package for entry in comparison.entries for package in entry.simulator})
+    each = ((dataset, package) for dataset in comparison.datasets for package in packages)
+    found = ((*pair, _versions(comparison, *pair)) for pair in each)
+    return [_said(comparison, *which) for which in found if len(which[-1]) > 1]
 
 
-def _said(comparison: Comparison, dataset: Dataset, package: str) -> str:
-    told = _versions(comparison, dataset, package)
+def _said(comparison: Comparison, dataset: Dataset, package: str, told: Mapping[str, Sequence[Entry]]) -> str:
     (usual, runs), *others = told.items()
     more = "; ".join(
         f"{version}: {compare.listed([each.name for each in found])}" for version, found in others

@@ -103,8 +103,8 @@ def stranger(run: Path) -> str:
     return ""
 
 
-def load(run: Path) -> Run:
-    """Reads RUN. Raises ReportError if it is no run directory or a file in it is damaged."""
+def begin(run: Path) -> tuple[str, dict[str, Any]]:
+    """config.yaml as written and the manifest. Raises ReportError where RUN is not to be read at all."""
     if not any((run / name).is_file() for name in ("manifest.json", "config.yaml", "metrics.jsonl")):
         raise ReportError(f"{run}: not a run directory (no manifest.json); `ipd train --out RUN` makes one")
     if stranger(run):
@@ -112,6 +112,13 @@ def load(run: Path) -> Run:
     manifest = read_manifest(run)
     config = run / "config.yaml"
     text = _text(config) if config.is_file() else ""
+    _algo(text)
+    return text, manifest
+
+
+def load(run: Path) -> Run:
+    """Reads RUN. Raises ReportError if it is no run directory or a file in it is damaged."""
+    text, manifest = begin(run)
     summaries = {stage: _summary(run / "stages" / stage) for stage in STAGES}
     return Run(
         config=text,
