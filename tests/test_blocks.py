@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from faults.conftest import OPTIONS, cache_of_tests, finished, shared, small
+from faults.conftest import OPTIONS, finished, shared, small
 
 from ipd.cli import COMMANDS, main
 from ipd.cli.options import parse, value_of
@@ -25,7 +25,7 @@ from ipd.runs import enlarged
 from ipd.runs.opened import open_run
 from ipd.runs.rundir import read_job
 
-__all__ = ["cache_of_tests", "finished", "shared", "small"]
+__all__ = ["finished", "shared", "small"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

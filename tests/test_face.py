@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.conftest import cache_of_tests, finished, shared, small
+from faults.conftest import finished, shared, small
 
 import ipd
 
-__all__ = ["cache_of_tests", "finished", "shared", "small"]
+__all__ = ["finished", "shared", "small"]
 
 
 def test_names_are_completed_before_they_are_used() -> None:

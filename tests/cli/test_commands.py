@@ -12,7 +12,6 @@ import h5py
 import pytest
 
 from ipd.cli import COMMANDS, main
-from ipd.cli import train as train_command
 from ipd.config import Config
 from ipd.presets import ABLATIONS, PRESETS, preset, problems, with_task
 from ipd.runs import stages
@@ -53,7 +52,6 @@ def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Job:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages, "execute", execute)
-    monkeypatch.setattr(train_command, "keep_compiled", lambda: None)
     assert main(["train", "--data", "x.hdf5", "--out", "run", *words]) == 1
     return jobs[0]
 

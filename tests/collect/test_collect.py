@@ -259,7 +259,6 @@ def test_refusals(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ipd.cli.collect.keep_compiled", lambda: None)
     assert main(["collect", "--out", "x.hdf5", *words]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("ipd collect: ") and told in last
@@ -269,7 +268,6 @@ def test_refusals(
 def test_command_in_a_real_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ipd.cli.collect.keep_compiled", lambda: None)
     out = str(tmp_path / "set.hdf5")
     words = ["collect", "--env", "hopper", "--recipe", "random", "--steps", "300", "--out", out]
     assert main(words) == main(words) == 0

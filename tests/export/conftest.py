@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from faults.conftest import cache_of_tests, finished, shared, small
+from faults.conftest import finished, shared, small
 from plain_numpy import filled
 
 from ipd.config import Config, PolicyConfig
@@ -26,7 +26,7 @@ from ipd.runs.algorithms import ALGORITHMS
 from ipd.types import Spec
 from ipd.value.networks import Critics, Value
 
-__all__ = ["cache_of_tests", "finished", "shared", "small"]
+__all__ = ["finished", "shared", "small"]
 
 SPEC = Spec(observation_size=5, action_size=3, max_episode_steps=9)
 NORMALISER = Normaliser(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import jax
 import pytest
 from network import offline
 
@@ -23,17 +22,6 @@ OPTIONS = ["--env", "Hopper-v4", "--preset", "tiny", "--seeds", "2", "--checkpoi
 OPTIONS += [word for stage in ("value", "world", "refit", "policy") for word in (f"--{stage}.steps", "300")]
 Figure = Callable[[str, float], None]
 """What was counted, and how many: `tests/faults/figures.py` makes the table of a run of the tests."""
-CACHE = Path(__file__).resolve().parents[2] / ".pytest_cache" / "xdg"
-
-
-@pytest.fixture(autouse=True)
-def cache_of_tests() -> Iterator[None]:
-    """Compiled programs are kept with the tests, not in the user's cache folder."""
-    before = os.environ.get("XDG_CACHE_HOME"), jax.config.values["jax_compilation_cache_dir"]
-    os.environ["XDG_CACHE_HOME"] = str(CACHE)
-    yield
-    os.environ.pop("XDG_CACHE_HOME") if before[0] is None else os.environ.update(XDG_CACHE_HOME=before[0])
-    jax.config.update("jax_compilation_cache_dir", before[1])
 
 
 def write(path: Path, arrays: dict[str, Any]) -> None:
@@ -97,7 +85,6 @@ def finished(shared: Path, small: Path) -> Path:
     with alone(shared):
         if not (folder / "report.html").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            os.environ["XDG_CACHE_HOME"] = str(CACHE)
             with offline():
                 assert main(["train", "--data", str(small), "--out", str(folder), *OPTIONS]) == 0
     return folder

@@ -18,7 +18,7 @@ import pytest
 
 from ipd.cli import main
 
-from .conftest import CACHE, Figure
+from .conftest import Figure
 from .in_turn import LONG, contents, faults_in_turn, same, train
 
 MOMENTS = {
@@ -42,7 +42,7 @@ SHORT = ("value", "augment", "policy", "audit", "report")
 
 def start(small: Path, out: Path, more: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ipd", *train(small, out, more)]
-    environment = os.environ | {"XDG_CACHE_HOME": str(CACHE), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     with out.with_suffix(".stderr").open("wb") as said:
         return subprocess.Popen(command, env=environment, stderr=said, stdout=subprocess.DEVNULL)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -29,14 +27,11 @@ REFUSED = {"run-0"}
 
 
 @pytest.fixture(params=RUNS, ids=lambda path: path.name)
-def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of a kept run beside its data, seen from there."""
     shutil.copy(HERE / "data.hdf5", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(HERE.parents[1] / ".pytest_cache" / "xdg"))
-    before = jax.config.values["jax_compilation_cache_dir"]
-    yield Path(shutil.copytree(request.param, tmp_path / request.param.name))
-    jax.config.update("jax_compilation_cache_dir", before)
+    return Path(shutil.copytree(request.param, tmp_path / request.param.name))
 
 
 def test_there_is_a_small_run_of_every_format() -> None:

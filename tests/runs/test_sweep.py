@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from ipd.cli import main
-from ipd.cli import train as train_command
 from ipd.data.sources import load
 from ipd.runs import plans, stages, suites, sweep
 from ipd.runs.errors import InputError
@@ -174,7 +173,6 @@ def test_the_command_is_the_job(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages, "execute", execute)
-    monkeypatch.setattr(train_command, "keep_compiled", lambda: None)
     chosen = SUITES[suite].narrowed((), ())
     entry = next(e for e in plans.plan(chosen, "tiny", 5, 3, official).entries
                  if e.variant.name == variant and e.job.seeds == (3, 4))  # fmt: skip

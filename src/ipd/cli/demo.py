@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ipd.cli.options import keep_compiled, parse
+from ipd.cli.compiled import keep_compiled
+from ipd.cli.options import parse
 
 DATA, TASK = "bundled:hopper-medium-replay", "Hopper-v4"
 

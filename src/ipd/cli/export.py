@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ipd.cli.options import keep_compiled, parse, say
+from ipd.cli.compiled import keep_compiled
+from ipd.cli.options import parse, say
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from ipd.runs.errors import InputError
@@ -51,18 +48,6 @@ def value_of(argv: list[str], option: str) -> str | None:
         elif word.startswith(f"--{option}="):
             found = word.partition("=")[2]
     return found
-
-
-def keep_compiled() -> None:
-    """Lets XLA keep compiled programs between processes, in the user's cache folder."""
-    import jax
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ipd" / "xla"
-    with contextlib.suppress(OSError):  # a home that cannot be written to costs time, not the run
-        cache.mkdir(parents=True, exist_ok=True)
-        update: Callable[[str, object], None] = jax.config.update
-        update("jax_compilation_cache_dir", str(cache))
-        update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def say(line: str) -> None:

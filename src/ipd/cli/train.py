@@ -8,7 +8,8 @@ from typing import Annotated, cast, get_args, get_type_hints
 
 import tyro
 
-from ipd.cli.options import keep_compiled, parse, value_of
+from ipd.cli.compiled import keep_compiled
+from ipd.cli.options import parse, value_of
 from ipd.config import Algo, Config, sections
 from ipd.presets import with_task
 from ipd.runs.errors import InputError

@@ -148,7 +148,7 @@ def run(case: dict[str, Any], specimens: Path, scratch: Path, spoiled: bool = Tr
     seen.clear()
     allowed[:] = [
         os.path.realpath(folder),
-        os.path.realpath(os.environ["XDG_CACHE_HOME"]),
+        os.path.realpath(os.environ["JAX_COMPILATION_CACHE_DIR"]),
         "/dev/null",
         "/proc",
     ]
