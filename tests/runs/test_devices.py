@@ -17,7 +17,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.
     found = {}
     for count in (1, 4):
         path = tmp_path_factory.mktemp("devices") / f"{count}.npz"
-        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+        flags = f"--xla_force_host_platform_device_count={count} {os.environ['XLA_FLAGS']}"
         script = Path(__file__).with_name("on_four_devices.py")
         subprocess.run([sys.executable, script, path], check=True, env={**os.environ, "XLA_FLAGS": flags})
         with np.load(path, allow_pickle=False) as file:
