@@ -69,7 +69,8 @@ def run(data: Path, out: Path, *options: str) -> Found:
     command = [sys.executable, "-m", "ipd", "train", "--data", str(data), "--out", str(out), *options]
     command += ["--evaluate.episodes", "1", "--evaluate.final-episodes", "1", "--evaluate.snapshots", "1"]
     out.parent.mkdir(exist_ok=True)
-    environment = os.environ | {"XDG_CACHE_HOME": str(out.parent / "cache")}  # nothing compiled before
+    # nothing compiled before
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(out.parent / "cache")}
     with out.with_suffix(".log").open("w") as said:
         child = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
         _, status, used = os.wait4(child.pid, 0)
