@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from ipd.cli.compiled import keep_compiled
 
 COMPILES = """
 import warnings
@@ -57,6 +60,20 @@ def test_a_program_that_cannot_be_written_costs_time_alone(tmp_path: Path) -> No
     ended = compiles(FULL, XDG_CACHE_HOME=tmp_path)
     assert ended.stdout == "42\n" and "another" in ended.stderr and "Error" not in ended.stderr
     assert programs(tmp_path / "ipd" / "xla") == {}
+
+
+def test_many_commands_in_one_process_have_one_layer() -> None:
+    keep_compiled()
+    before = warnings.showwarning
+    keep_compiled()
+    assert warnings.showwarning is before
+
+
+def test_what_is_no_program_stays(tmp_path: Path) -> None:
+    kept = tmp_path / "jit__lambda-notes.txt"
+    kept.touch()
+    compiles(FULL, JAX_COMPILATION_CACHE_DIR=tmp_path)
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 def test_a_folder_of_the_users_own_is_used(tmp_path: Path) -> None:

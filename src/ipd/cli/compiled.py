@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import os
 import re
@@ -31,11 +32,13 @@ def keep_compiled() -> None:
     _replace_damaged(Path(jax.config.values["jax_compilation_cache_dir"]))
 
 
+@functools.cache  # a process that calls many commands has one layer, not one for each
 def _replace_damaged(cache: Path) -> None:
     """Has JAX write a kept program anew that cannot be read.
 
     JAX writes it in place, so that a process killed meanwhile, or a full disk, leaves half of it; and never
     writes what is there already, so that each later process would warn of it and compile again.
+    A warning tells the name alone: what is kept under it for other sizes goes too.
     """
     before = warnings.showwarning
 
@@ -43,7 +46,7 @@ def _replace_damaged(cache: Path) -> None:
         found = re.match(UNUSABLE, str(message))
         if found is None:
             return before(message, *where, **more)
-        for path in cache.glob(f"{glob.escape(found[1])}-*"):
+        for path in cache.glob(f"{glob.escape(found[1])}-*-cache"):
             with contextlib.suppress(OSError):  # another process may have been faster
                 path.unlink()
 
